@@ -1,0 +1,1 @@
+"""Use cases, one function each: check policy, change desired state, commit, hint."""

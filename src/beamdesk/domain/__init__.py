@@ -1,0 +1,1 @@
+"""Nouns and rules. Pure: no framework, no driver, no asyncio, no clock."""

@@ -1,0 +1,132 @@
+"""The compute port: servers for desktops, wherever they run.
+
+Contract (tests/contract/test_cloud_contract.py runs on every driver):
+
+* every call returns as soon as the cloud accepted it; nobody waits for a state here;
+* `create_server` finds by tag before it creates: called twice for a desktop there is one server;
+* absent is success for stop and delete, and deleting twice is fine;
+* `find_servers` tells whether the answer was complete: absence in an incomplete answer proves nothing;
+* only resources that carry this deployment's UUID are ever touched or listed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from beamdesk.domain.ids import DesktopId, ServerId
+
+
+class ServerStatus(StrEnum):
+    """The part of Nova's server status that matters here."""
+
+    BUILD = "BUILD"
+    ACTIVE = "ACTIVE"
+    SHUTOFF = "SHUTOFF"
+    ERROR = "ERROR"
+    DELETING = "DELETING"
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server as observed. ``address``: ``unix:PATH`` or ``tcp:HOST:PORT`` of its streaming server, once known."""
+
+    id: ServerId
+    desktop_id: DesktopId
+    status: ServerStatus
+    created_at: datetime
+    address: str | None = None
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """All servers of one desktop. ``complete`` is false when a part of the cloud did not answer."""
+
+    servers: tuple[Server, ...]
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAccount:
+    """The person as a POSIX account in the server."""
+
+    login: str
+    uid: int
+    gid: int
+    gids: tuple[int, ...]
+    full_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerMount:
+    """A data area of an experiment: ``raw`` (never writable) or ``processed``."""
+
+    experiment: str
+    area: str
+    writable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSpec:
+    """Everything a driver needs to make the server of one desktop. ``image_ref`` is the driver's own name of the image."""
+
+    desktop_id: DesktopId
+    image_ref: str
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+    gpus: int
+    account: ServerAccount
+    mounts: tuple[ServerMount, ...]
+    nonce: str
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """Totals that desktops may use: vCPUs, memory in MiB, disk in GiB, GPU cards. ``None`` = the cloud decides (no local queue)."""
+
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+    gpus: int
+
+
+class Cloud(Protocol):
+    """A driver. Raises only :class:`beamdesk.domain.errors.CloudError` and its children."""
+
+    async def create_server(self, spec: ServerSpec) -> Server:
+        """Create the desktop's server, or return the one that exists."""
+
+    async def start_server(self, server_id: ServerId, spec: ServerSpec) -> None:
+        """Start a stopped server; running already is success. ``spec`` carries a fresh nonce for drivers whose guests forget."""
+
+    async def stop_server(self, server_id: ServerId) -> None:
+        """Stop the server and keep its home volume; absent or stopped is success."""
+
+    async def delete_server(self, server_id: ServerId) -> None:
+        """Delete the server, keep the home volume; absent is success."""
+
+    async def delete_home(self, desktop_id: DesktopId) -> None:
+        """Delete the desktop's home volume; absent is success; refused while a server uses it."""
+
+    async def find_servers(self, desktop_id: DesktopId) -> Observation:
+        """Find the desktop's servers by tag."""
+
+    async def list_servers(self) -> Observation:
+        """List every server of this deployment (for the sweeper and list pages): a constant number of calls."""
+
+    async def list_homes(self) -> tuple[DesktopId, ...]:
+        """List the desktops for which a home volume exists (for the sweeper)."""
+
+    async def console_log(self, server_id: ServerId, lines: int = 200) -> str:
+        """Return the last lines of the server's console, for operators."""
+
+    async def capacity(self) -> Capacity | None:
+        """Return what desktops may use in total, or None where the cloud itself queues and refuses."""
+
+    async def close(self) -> None:
+        """Release connections."""

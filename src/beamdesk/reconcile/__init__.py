@@ -1,0 +1,1 @@
+"""Claim, observe, decide, act, apply; and the sweeper."""

@@ -1,0 +1,1 @@
+"""The scheduling core: pure, numpy only, no I/O, no clock."""
