@@ -1,0 +1,35 @@
+"""How long a desktop may live, when its owner is warned, and when an unused one is stopped. Pure arithmetic on given times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRules:
+    """Site rules. At its end a desktop is stopped (home kept), never deleted."""
+
+    initial: timedelta = timedelta(hours=8)
+    extension: timedelta = timedelta(hours=4)
+    maximum_ahead: timedelta = timedelta(days=7)
+    warn_before: timedelta = timedelta(minutes=30)
+    idle_after: timedelta = timedelta(hours=2)
+    idle_warn_before: timedelta = timedelta(minutes=15)
+    busy_cpu: float = 0.10
+    busy_gpu: float = 0.05
+
+
+def extended(rules: LeaseRules, ends_at: datetime, now: datetime) -> datetime:
+    """Return the new end after one extension: from the present end (or from now when that has passed), capped ahead of now."""
+    return min(max(ends_at, now) + rules.extension, now + rules.maximum_ahead)
+
+
+def can_extend(rules: LeaseRules, ends_at: datetime, now: datetime) -> bool:
+    """Tell whether an extension would gain at least a minute."""
+    return extended(rules, ends_at, now) - ends_at >= timedelta(minutes=1)
+
+
+def is_active(rules: LeaseRules, *, input_idle_s: float, cpu: float, gpu: float, since_s: float) -> bool:
+    """Tell whether a desktop was used in the last ``since_s`` seconds: input, or a computation that needs nobody at the screen."""
+    return input_idle_s <= since_s or cpu >= rules.busy_cpu or gpu >= rules.busy_gpu

@@ -1,0 +1,299 @@
+"""The store port: short transactions over rows, on SQLite and PostgreSQL alike.
+
+``begin()`` opens one transaction; leaving the block commits, an exception rolls back. Nothing from outside (cloud, network, guest)
+is awaited inside one. Raises `StoreUnavailable` when the database does not answer.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from beamdesk.domain.catalog import Resources
+from beamdesk.domain.desktop import Desired, Desktop, Phase, QueuePlace, Reason
+from beamdesk.domain.events import Event, NewEvent
+from beamdesk.domain.experiment import Experiment
+from beamdesk.domain.guest import Guest
+from beamdesk.domain.ids import DesktopId, EventId, ExperimentId, PersonId, ServerId, SessionId
+from beamdesk.domain.person import Person
+from beamdesk.domain.policy import Usage
+from beamdesk.domain.session import Login, Session, Ticket
+from beamdesk.protocol.guest import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A desktop under a claim: ``token`` proves it until ``until``."""
+
+    desktop: Desktop
+    token: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The state half of a desktop after one pass, to be applied under the claim."""
+
+    phase: Phase
+    phase_since: datetime
+    reason: Reason
+    detail: str
+    observed_generation: int
+    admitted: bool
+    server_id: ServerId | None
+    address: str | None
+    attempts: int
+    queued_at: datetime | None
+    queue: QueuePlace | None
+    due_at: datetime
+    last_active_at: datetime
+    idle_warned_at: datetime | None
+    lease_warned_at: datetime | None
+
+
+class Desktops(Protocol):
+    """The desktop table."""
+
+    async def get(self, desktop_id: DesktopId) -> Desktop | None:
+        """Return one desktop."""
+
+    async def insert(self, desktop: Desktop, *, idempotency_key: str | None = None) -> Desktop:
+        """Insert; with a key that the owner used before, return that desktop instead (whatever happened to it since)."""
+
+    async def find_by_key(self, owner: PersonId, idempotency_key: str) -> Desktop | None:
+        """Return the desktop that the owner created with this idempotency key."""
+
+    async def page(
+        self,
+        *,
+        owner: PersonId | None = None,
+        experiments: tuple[ExperimentId, ...] | None = None,
+        after: str | None = None,
+        limit: int = 50,
+    ) -> tuple[Desktop, ...]:
+        """Return desktops owned by ``owner`` or (OR) in ``experiments``; both None = all.
+
+        Newest first; ``after`` is the last id seen.
+        """
+
+    async def usage(self, *, owner: PersonId | None = None, experiment: ExperimentId | None = None) -> Usage:
+        """Sum what counts against a quota: all rows not wanted deleted; resources of those wanted running."""
+
+    async def change_intent(
+        self,
+        desktop_id: DesktopId,
+        *,
+        now: datetime,
+        desired: Desired | None = None,
+        reason: Reason = Reason.USER,
+        lease_ends_at: datetime | None = None,
+        name: str | None = None,
+        expected_version: int | None = None,
+    ) -> Desktop:
+        """Write the intent half, generation + 1, version + 1, due now. A desktop wanted deleted stays so.
+
+        Raises:
+            NotFound: no such row. StaleWrite: the version is another than expected.
+        """
+
+    async def wake(self, desktop_id: DesktopId, now: datetime) -> None:
+        """Make the desktop due now (a hint from the guest, say); absent is fine."""
+
+    async def claim(self, *, token: str, now: datetime, until: datetime, limit: int) -> tuple[Claimed, ...]:
+        """Claim due rows that nobody holds, oldest due first, by one statement."""
+
+    async def apply(self, claimed: Claimed, outcome: Outcome, now: datetime) -> bool:
+        """Write the state half and release, WHERE id AND token. False = the claim was lost: nothing was written.
+
+        If the intent changed meanwhile (generation), the row is due now instead of at ``outcome.due_at``. Version grows only if
+        something visible changed.
+        """
+
+    async def admit(self, claimed: Claimed, total: Resources, now: datetime) -> QueuePlace | None:
+        """Give the desktop its share of ``total`` if it fits and nobody is before it in line: sets ``admitted``, returns None.
+
+        Otherwise returns its place. Serialised over all reconcilers. Resources are held by rows with ``admitted`` until they are
+        stopped or gone.
+        """
+
+    async def admitted_total(self) -> Resources:
+        """Sum the resources of all admitted rows."""
+
+    async def holders(self) -> tuple[Desktop, ...]:
+        """Return all admitted rows, soonest lease end first (for expected times)."""
+
+    async def remove(self, claimed: Claimed) -> bool:
+        """Delete the row (and its guest, tickets, sessions) under the claim; False = the claim was lost."""
+
+    async def known_ids(self) -> frozenset[DesktopId]:
+        """Return the ids of all rows (for the sweeper)."""
+
+    async def due_count(self, now: datetime) -> int:
+        """Count due rows (for metrics)."""
+
+
+class Guests(Protocol):
+    """The guest table."""
+
+    async def put(self, guest: Guest) -> None:
+        """Insert or replace the guest of a desktop."""
+
+    async def get(self, desktop_id: DesktopId) -> Guest | None:
+        """Return the guest of a desktop."""
+
+    async def spend_nonce(self, nonce_hash: bytes, token_hash: bytes, now: datetime) -> Guest | None:
+        """Exchange an unspent, unexpired nonce for an identity by one atomic UPDATE; None = refused."""
+
+    async def by_token(self, token_hash: bytes) -> Guest | None:
+        """Return the guest that holds this identity."""
+
+    async def report(
+        self,
+        desktop_id: DesktopId,
+        *,
+        now: datetime,
+        steps: tuple[Step, ...],
+        failure: str,
+        input_idle_s: float,
+        cpu: float,
+        gpu: float,
+    ) -> None:
+        """Record what the agent says."""
+
+    async def put_thumbnail(self, desktop_id: DesktopId, content_type: str, image: bytes, now: datetime) -> None:
+        """Keep the newest thumbnail only."""
+
+    async def thumbnail(self, desktop_id: DesktopId) -> tuple[str, bytes, datetime] | None:
+        """Return content type, image and time of the newest thumbnail."""
+
+
+class Sessions(Protocol):
+    """Logins, tickets and viewer sessions."""
+
+    async def insert_login(self, login: Login) -> None:
+        """Record a login."""
+
+    async def login_by_hash(self, secret_hash: bytes, now: datetime) -> Login | None:
+        """Return a login that has not ended."""
+
+    async def end_login(self, login_id: str, now: datetime) -> None:
+        """End a login, its tickets and its viewer sessions; absent is fine."""
+
+    async def insert_ticket(self, ticket: Ticket) -> None:
+        """Record a ticket."""
+
+    async def spend_ticket(self, ticket_hash: bytes, desktop_id: DesktopId, now: datetime) -> Ticket | None:
+        """Spend a ticket for this desktop by one atomic statement; None = unknown, spent, expired or for another desktop."""
+
+    async def insert_session(self, session: Session) -> None:
+        """Record a viewer session."""
+
+    async def session_by_hash(self, secret_hash: bytes, desktop_id: DesktopId, now: datetime) -> Session | None:
+        """Return an open session of this desktop."""
+
+    async def ended_among(self, session_ids: tuple[SessionId, ...], now: datetime) -> tuple[Session, ...]:
+        """Return those of the given sessions that ended or expired: the gateway's revocation feed, one query a poll."""
+
+    async def end_sessions(
+        self,
+        now: datetime,
+        reason: str,
+        *,
+        session: SessionId | None = None,
+        desktop: DesktopId | None = None,
+        person: PersonId | None = None,
+        experiment: ExperimentId | None = None,
+        login_id: str | None = None,
+    ) -> int:
+        """End the open sessions that match all given keys; returns how many."""
+
+    async def open_sessions(self, desktop_id: DesktopId, now: datetime) -> tuple[Session, ...]:
+        """Return the open sessions of a desktop."""
+
+
+class Events(Protocol):
+    """The event table."""
+
+    async def add(self, now: datetime, *events: NewEvent) -> None:
+        """Write events in this transaction."""
+
+    async def page(
+        self,
+        *,
+        owner: PersonId | None = None,
+        actor: PersonId | None = None,
+        experiments: tuple[ExperimentId, ...] | None = None,
+        desktop_id: DesktopId | None = None,
+        after: EventId | None = None,
+        before: EventId | None = None,
+        limit: int = 50,
+        newest_first: bool = True,
+    ) -> tuple[Event, ...]:
+        """Return events that match ``desktop_id`` (AND) and any of owner, actor, experiments (OR; all None = everything)."""
+
+    async def last_id(self) -> EventId:
+        """Return the newest event's id, 0 when there is none."""
+
+
+class People(Protocol):
+    """People and experiments."""
+
+    async def person(self, person_id: PersonId) -> Person | None:
+        """Return a person."""
+
+    async def person_by_login(self, login: str) -> Person | None:
+        """Return a person by login name."""
+
+    async def put_person(self, person: Person) -> None:
+        """Insert or replace a person."""
+
+    async def experiment(self, experiment_id: ExperimentId) -> Experiment | None:
+        """Return an experiment with its team."""
+
+    async def experiments_of(self, person_id: PersonId) -> tuple[Experiment, ...]:
+        """Return the experiments with this person in the team, newest first."""
+
+    async def all_experiments(self) -> tuple[Experiment, ...]:
+        """Return all experiments (operators, beamline scientists)."""
+
+    async def put_experiment(self, experiment: Experiment) -> None:
+        """Insert or replace an experiment and its team."""
+
+
+class Transaction(Protocol):
+    """One open transaction: the tables."""
+
+    @property
+    def desktops(self) -> Desktops:
+        """The desktop table."""
+
+    @property
+    def guests(self) -> Guests:
+        """The guest table."""
+
+    @property
+    def sessions(self) -> Sessions:
+        """Logins, tickets, viewer sessions."""
+
+    @property
+    def events(self) -> Events:
+        """The event table."""
+
+    @property
+    def people(self) -> People:
+        """People and experiments."""
+
+
+class Store(Protocol):
+    """The database."""
+
+    def begin(self, *, write: bool = False) -> AbstractAsyncContextManager[Transaction]:
+        """Open a transaction; ``write`` takes the write lock at once where the database has one (SQLite)."""
+
+    async def wait_for_events(self, after: EventId, timeout_s: float) -> None:
+        """Return when there may be events newer than ``after``, or at the timeout; a hint (LISTEN/NOTIFY, polling)."""
+
+    async def close(self) -> None:
+        """Close all connections."""
