@@ -1,0 +1,43 @@
+"""What every use case is given: the ports and the site's rules. Built once in wiring, passed explicitly."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from beamdesk.domain.catalog import Resources
+from beamdesk.domain.ids import DesktopId
+from beamdesk.domain.lease import LeaseRules
+from beamdesk.domain.policy import Quota
+from beamdesk.ports.catalog import Catalog
+from beamdesk.ports.clock import Clock, Secrets
+from beamdesk.ports.identity import PasswordSignIn
+from beamdesk.ports.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRules:
+    """Limits that a site sets."""
+
+    lease: LeaseRules = field(default_factory=LeaseRules)
+    person_quota: Quota = field(default_factory=lambda: Quota(4, Resources(8, 16 * 1024, 200, 1)))
+    experiment_quota: Quota = field(default_factory=lambda: Quota(12, Resources(32, 64 * 1024, 800, 4)))
+    ticket_ttl: timedelta = timedelta(seconds=10)
+    login_ttl: timedelta = timedelta(hours=12)
+    session_ttl: timedelta = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """The application: ports and rules. ``capacity`` returns what desktops may use in total, None where the cloud decides."""
+
+    store: Store
+    catalog: Catalog
+    clock: Clock
+    secrets: Secrets
+    sign_in: PasswordSignIn | None
+    rules: SiteRules
+    capacity: Callable[[], Awaitable[Resources | None]]
+    desktop_origin: Callable[[DesktopId], str]
+    hint: Callable[[], None] = lambda: None

@@ -1,0 +1,308 @@
+"""Use cases on desktops: apply, look, stop, start, extend, rename, delete. Each commits an intent and calls no cloud."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from beamdesk.app.audit import audited
+from beamdesk.app.context import App
+from beamdesk.app.logins import Caller
+from beamdesk.app.views import DesktopView, flavor_of, image_of, view_desktop
+from beamdesk.domain.catalog import Flavor, Image, Resources
+from beamdesk.domain.desktop import Desired, Desktop, Phase, Reason
+from beamdesk.domain.errors import Conflict, Forbidden, Invalid, NotFound, QuotaExceeded
+from beamdesk.domain.events import EventKind, NewEvent
+from beamdesk.domain.experiment import Experiment
+from beamdesk.domain.ids import DesktopId, ExperimentId, FlavorId, ImageId, PersonId
+from beamdesk.domain.lease import extended
+from beamdesk.domain.person import Person, Role
+from beamdesk.domain.policy import Action, allowed_actions, may_apply, over_quota
+from beamdesk.ports.store import Transaction
+
+_RESOURCE_WORDS = {"desktops": "number of desktops", "vcpus": "CPUs", "memory_mib": "memory", "disk_gib": "disk", "gpus": "GPUs"}
+_KEY = re.compile(r"[\x21-\x7e]{1,128}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class NewDesktop:
+    """An application. An empty name gets a sensible one."""
+
+    experiment: ExperimentId
+    image: ImageId
+    flavor: FlavorId
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DesktopPage:
+    """A page of views; ``next`` is the id to continue after, None at the end."""
+
+    items: tuple[DesktopView, ...]
+    next: DesktopId | None
+
+
+async def apply(app: App, caller: Caller, wanted: NewDesktop, *, idempotency_key: str | None = None) -> DesktopView:
+    """Apply for a desktop. With an idempotency key that was used before, the desktop of that time is returned.
+
+    Raises:
+        Invalid: unknown image or flavor, or a bad name. Forbidden: not in the team. QuotaExceeded. Conflict: the key was used
+        for a different request.
+    """
+    if idempotency_key is not None and not _KEY.match(idempotency_key):
+        raise Invalid("An idempotency key is 1 to 128 printable ASCII characters without spaces.", field="Idempotency-Key")
+    person = caller.person
+    async with audited(app, "apply", actor=person.id, experiment=wanted.experiment):
+        image, flavor = await _choice(app, wanted)
+        await _refuse_what_never_fits(app, flavor)
+        async with app.store.begin(write=True) as tx:
+            experiment = await tx.people.experiment(wanted.experiment)
+            if experiment is None or not may_apply(person, experiment):
+                raise Forbidden(
+                    "You are not in the team of this experiment. Choose one of yours, or ask its leader to add you.",
+                    field="experiment",
+                )
+            if not image.fits_beamline(experiment.beamline):
+                raise Invalid(f"This image is not made for beamline {experiment.beamline}. Choose another.", field="image")
+            earlier = await tx.desktops.find_by_key(person.id, idempotency_key) if idempotency_key else None
+            desktop = earlier or await _insert(app, tx, person, experiment, image, flavor, wanted, idempotency_key)
+            if earlier and (earlier.experiment, earlier.image, earlier.flavor) != (experiment.id, image.id, flavor.id):
+                raise Conflict("This idempotency key was used for a different request. Use a new one.", field="Idempotency-Key")
+            view = await view_desktop(app, tx, person, desktop)
+    app.hint()
+    if view is None:
+        raise NotFound("This desktop does not exist.")
+    return view
+
+
+async def _choice(app: App, wanted: NewDesktop) -> tuple[Image, Flavor]:
+    image, flavor = await image_of(app, wanted.image), await flavor_of(app, wanted.flavor)
+    if image is None:
+        known = ", ".join(image.id for image in await app.catalog.images()) or "none is built yet"
+        raise Invalid(f"There is no image of this name. Images on offer: {known}.", field="image")
+    if flavor is None:
+        known = ", ".join(flavor.id for flavor in await app.catalog.flavors())
+        raise Invalid(f"There is no size of this name. Sizes on offer: {known}.", field="flavor")
+    return image, flavor
+
+
+async def _refuse_what_never_fits(app: App, flavor: Flavor) -> None:
+    total = await app.capacity()
+    if total is not None and (lacking := total.lacks_for(flavor.resources)):
+        words = " and ".join(_RESOURCE_WORDS[name] for name in lacking)
+        raise Invalid(f"This site has too little {words} for this size, even when empty. Choose a smaller one.", field="flavor")
+
+
+async def _insert(
+    app: App,
+    tx: Transaction,
+    person: Person,
+    experiment: Experiment,
+    image: Image,
+    flavor: Flavor,
+    wanted: NewDesktop,
+    idempotency_key: str | None,
+) -> Desktop:
+    await _check_quota(app, tx, person.id, experiment.id, flavor.resources, new_desktops=1)
+    now = app.clock.now()
+    desktop = Desktop(
+        id=DesktopId(app.secrets.id()),
+        name=clean_name(wanted.name) or f"{image.title.get(person.language)} · {experiment.proposal}",
+        owner=person.id,
+        experiment=experiment.id,
+        image=image.id,
+        image_ref=image.ref,
+        flavor=flavor.id,
+        resources=flavor.resources,
+        desired=Desired.RUNNING,
+        desired_reason=Reason.USER,
+        generation=1,
+        lease_ends_at=now + app.rules.lease.initial,
+        phase=Phase.QUEUED,
+        phase_since=now,
+        reason=Reason.NONE,
+        detail="",
+        observed_generation=0,
+        admitted=False,
+        server_id=None,
+        address=None,
+        attempts=0,
+        queued_at=now,
+        queue=None,
+        created_at=now,
+        due_at=now,
+        version=1,
+        last_active_at=now,
+    )
+    desktop = await tx.desktops.insert(desktop, idempotency_key=idempotency_key)
+    data = {"name": desktop.name, "image": image.id, "flavor": flavor.id}
+    await tx.events.add(now, NewEvent(EventKind.DESKTOP_CREATED, person.id, desktop.id, person.id, experiment.id, data))
+    return desktop
+
+
+def clean_name(name: str) -> str:
+    """Return a display name: normalised, one line, at most 60 characters.
+
+    Raises:
+        Invalid: too long, or it contains control characters.
+    """
+    name = " ".join(unicodedata.normalize("NFC", name).split())
+    if len(name) > 60:
+        raise Invalid("A name has at most 60 characters.", field="name")
+    if any(unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co"} for character in name):
+        raise Invalid("A name cannot contain invisible characters.", field="name")
+    return name
+
+
+async def _check_quota(
+    app: App, tx: Transaction, person: PersonId, experiment: ExperimentId, wanted: Resources, *, new_desktops: int
+) -> None:
+    scopes = (
+        ("your", app.rules.person_quota, await tx.desktops.usage(owner=person)),
+        ("the experiment's", app.rules.experiment_quota, await tx.desktops.usage(experiment=experiment)),
+    )
+    for whose, quota, usage in scopes:
+        over = over_quota(quota, usage, wanted, new_desktops=new_desktops)
+        if over:
+            words = " and ".join(_RESOURCE_WORDS[name] for name in over)
+            raise QuotaExceeded(
+                f"This would exceed {whose} quota: {words}. Stop or delete a desktop, or choose a smaller size.", field="flavor"
+            )
+
+
+async def list_desktops(app: App, caller: Caller, *, after: DesktopId | None = None, limit: int = 50) -> DesktopPage:
+    """Return the desktops that the caller may see, newest first."""
+    person = caller.person
+    async with app.store.begin() as tx:
+        experiments = await visible_experiments(tx, person)
+        everything = person.is_operator
+        rows = await tx.desktops.page(
+            owner=None if everything else person.id,
+            experiments=None if everything else tuple(experiment.id for experiment in experiments),
+            after=after,
+            limit=limit + 1,
+        )
+        views = [view for row in rows[:limit] if (view := await view_desktop(app, tx, person, row))]
+    return DesktopPage(tuple(views), rows[limit - 1].id if len(rows) > limit else None)
+
+
+async def visible_experiments(tx: Transaction, person: Person) -> tuple[Experiment, ...]:
+    """Return the experiments whose desktops the person may see: own teams, and those of an own beamline."""
+    mine = await tx.people.experiments_of(person.id)
+    if person.role is not Role.BEAMLINE_SCIENTIST:
+        return mine
+    known = {experiment.id for experiment in mine}
+    others = await tx.people.all_experiments()
+    return mine + tuple(other for other in others if other.beamline in person.beamlines and other.id not in known)
+
+
+async def get_desktop(app: App, caller: Caller, desktop_id: DesktopId) -> DesktopView:
+    """Return one desktop.
+
+    Raises:
+        NotFound: it does not exist or the caller may not see it (recorded as a refusal when it does exist).
+    """
+    async with audited(app, "see", actor=caller.person.id, desktop=desktop_id):
+        async with app.store.begin() as tx:
+            desktop = await tx.desktops.get(desktop_id)
+            view = await view_desktop(app, tx, caller.person, desktop) if desktop else None
+        if view is None:
+            raise NotFound("There is no such desktop, or it is not shared with you.")
+        return view
+
+
+async def stop(app: App, caller: Caller, desktop_id: DesktopId, *, if_version: int | None = None) -> DesktopView:
+    """Stop the desktop and keep its home. Stopping a stopped one is fine."""
+    return await _intend(app, caller, desktop_id, Action.STOP, Desired.STOPPED, if_version)
+
+
+async def start(app: App, caller: Caller, desktop_id: DesktopId, *, if_version: int | None = None) -> DesktopView:
+    """Start a stopped or failed desktop with a lease of at least the initial length. Starting a running one is fine."""
+    return await _intend(app, caller, desktop_id, Action.START, Desired.RUNNING, if_version)
+
+
+async def delete(app: App, caller: Caller, desktop_id: DesktopId, *, if_version: int | None = None) -> DesktopView:
+    """Delete the desktop and its home for good. Deleting twice is fine while it is under way."""
+    return await _intend(app, caller, desktop_id, Action.DELETE, Desired.DELETED, if_version)
+
+
+async def _intend(
+    app: App, caller: Caller, desktop_id: DesktopId, action: Action, desired: Desired, if_version: int | None
+) -> DesktopView:
+    person, now = caller.person, app.clock.now()
+    async with audited(app, str(action), actor=person.id, desktop=desktop_id), app.store.begin(write=True) as tx:
+        desktop, experiment = await _permitted(tx, person, desktop_id, action)
+        if desktop.desired is Desired.DELETED and desired is not Desired.DELETED:
+            raise Conflict("This desktop is being deleted.")
+        lease = None
+        if desired is Desired.RUNNING:
+            if desktop.desired is not Desired.RUNNING:
+                await _check_quota(app, tx, desktop.owner, experiment.id, desktop.resources, new_desktops=0)
+            lease = max(desktop.lease_ends_at, now + app.rules.lease.initial)
+        reason = Reason.USER if desktop.owner == person.id else Reason.OPERATOR
+        desktop = await tx.desktops.change_intent(
+            desktop_id, now=now, desired=desired, reason=reason, lease_ends_at=lease, expected_version=if_version
+        )
+        data = {"desired": str(desired), "name": desktop.name}
+        await tx.events.add(now, NewEvent(EventKind.DESKTOP_INTENT, person.id, desktop_id, desktop.owner, experiment.id, data))
+        if desired is not Desired.RUNNING:
+            await tx.sessions.end_sessions(now, str(desired), desktop=desktop_id)
+        view = await view_desktop(app, tx, person, desktop)
+    app.hint()
+    if view is None:
+        raise NotFound("There is no such desktop, or it is not shared with you.")
+    return view
+
+
+async def _permitted(tx: Transaction, person: Person, desktop_id: DesktopId, action: Action) -> tuple[Desktop, Experiment]:
+    desktop = await tx.desktops.get(desktop_id)
+    experiment = await tx.people.experiment(desktop.experiment) if desktop else None
+    actions = allowed_actions(person, desktop, experiment) if desktop and experiment else frozenset()
+    if desktop is None or experiment is None or not actions:
+        raise NotFound("There is no such desktop, or it is not shared with you.")
+    if action not in actions:
+        raise Forbidden(
+            "Only its owner may do this." if action is not Action.STOP else "Only its owner or an operator may do this."
+        )
+    return desktop, experiment
+
+
+async def extend(app: App, caller: Caller, desktop_id: DesktopId, *, if_version: int | None = None) -> DesktopView:
+    """Extend the lease by one extension.
+
+    Raises:
+        Conflict: it already ends as late as the site allows, or it is being deleted.
+    """
+    person, now = caller.person, app.clock.now()
+    async with audited(app, "extend", actor=person.id, desktop=desktop_id), app.store.begin(write=True) as tx:
+        desktop, experiment = await _permitted(tx, person, desktop_id, Action.EXTEND)
+        ends_at = extended(app.rules.lease, desktop.lease_ends_at, now)
+        if desktop.desired is Desired.DELETED:
+            raise Conflict("This desktop is being deleted.")
+        if ends_at <= desktop.lease_ends_at:
+            raise Conflict("The lease already ends as late as this site allows. Extend it again nearer to its end.")
+        desktop = await tx.desktops.change_intent(desktop_id, now=now, lease_ends_at=ends_at, expected_version=if_version)
+        data = {"lease_ends_at": ends_at.isoformat()}
+        await tx.events.add(now, NewEvent(EventKind.DESKTOP_EXTENDED, person.id, desktop_id, desktop.owner, experiment.id, data))
+        view = await view_desktop(app, tx, person, desktop)
+    app.hint()
+    if view is None:
+        raise NotFound("There is no such desktop, or it is not shared with you.")
+    return view
+
+
+async def rename(app: App, caller: Caller, desktop_id: DesktopId, name: str, *, if_version: int | None = None) -> DesktopView:
+    """Give the desktop another name."""
+    person, now, name = caller.person, app.clock.now(), clean_name(name)
+    if not name:
+        raise Invalid("Give the desktop a name.", field="name")
+    async with audited(app, "rename", actor=person.id, desktop=desktop_id), app.store.begin(write=True) as tx:
+        _, experiment = await _permitted(tx, person, desktop_id, Action.RENAME)
+        desktop = await tx.desktops.change_intent(desktop_id, now=now, name=name, expected_version=if_version)
+        event = NewEvent(EventKind.DESKTOP_RENAMED, person.id, desktop_id, desktop.owner, experiment.id, {"name": name})
+        await tx.events.add(now, event)
+        view = await view_desktop(app, tx, person, desktop)
+    if view is None:
+        raise NotFound("There is no such desktop, or it is not shared with you.")
+    return view

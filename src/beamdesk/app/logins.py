@@ -1,0 +1,79 @@
+"""Sign in, sign out, and who is asking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from beamdesk.app.audit import audited
+from beamdesk.app.context import App
+from beamdesk.domain.errors import NotSignedIn
+from beamdesk.domain.events import EventKind, NewEvent
+from beamdesk.domain.ids import PersonId
+from beamdesk.domain.person import Person
+from beamdesk.domain.secrets import hash_secret
+from beamdesk.domain.session import Login
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A signed-in person and the login through which they ask."""
+
+    person: Person
+    login_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """A fresh login with its secret, which is shown once."""
+
+    caller: Caller
+    login: Login
+    secret: str = field(repr=False)
+
+
+async def sign_in(app: App, login: str, password: str, *, kind: str) -> SignedIn:
+    """Verify a name and password and open a login of ``kind`` (``browser`` or ``cli``).
+
+    Raises:
+        NotSignedIn: wrong name or password, or this site has no password sign-in. The text never says which.
+    """
+    async with audited(app, "sign_in", kind=EventKind.SIGN_IN_REFUSED):
+        person_id = await app.sign_in.verify(login, password) if app.sign_in else None
+        if person_id is None:
+            raise NotSignedIn("The name or the password is wrong. Check both and try again.", field="password")
+    return await open_login(app, person_id, kind=kind)
+
+
+async def open_login(app: App, person_id: PersonId, *, kind: str) -> SignedIn:
+    """Open a login for a person whose identity is already proven."""
+    now, secret = app.clock.now(), app.secrets.token()
+    login = Login(app.secrets.id(), person_id, hash_secret(secret), kind, now, now + app.rules.login_ttl)
+    async with app.store.begin(write=True) as tx:
+        person = await tx.people.person(person_id)
+        if person is None:
+            raise NotSignedIn("This account is not known here. Ask the user office.")
+        await tx.sessions.insert_login(login)
+        await tx.events.add(now, NewEvent(EventKind.SIGNED_IN, person.id, owner=person.id, data={"kind": kind}))
+    return SignedIn(Caller(person, login.id), login, secret)
+
+
+async def identify(app: App, secret: str) -> Caller:
+    """Return who holds this login secret.
+
+    Raises:
+        NotSignedIn: unknown or ended.
+    """
+    async with app.store.begin() as tx:
+        login = await tx.sessions.login_by_hash(hash_secret(secret), app.clock.now())
+        person = await tx.people.person(login.person) if login else None
+    if login is None or person is None:
+        raise NotSignedIn("Your sign-in has ended. Sign in again.")
+    return Caller(person, login.id)
+
+
+async def sign_out(app: App, caller: Caller) -> None:
+    """End the login and, with it, its tickets and every stream that it opened."""
+    now = app.clock.now()
+    async with app.store.begin(write=True) as tx:
+        await tx.sessions.end_login(caller.login_id, now)
+        await tx.events.add(now, NewEvent(EventKind.SIGNED_OUT, caller.person.id, owner=caller.person.id))

@@ -1,0 +1,74 @@
+"""What can be applied for: experiments, images for a beamline, and sizes with their availability now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from beamdesk.app.context import App
+from beamdesk.app.logins import Caller
+from beamdesk.domain.catalog import Flavor, Image, Resources
+from beamdesk.domain.errors import NotFound
+from beamdesk.domain.experiment import Experiment
+from beamdesk.domain.ids import ExperimentId
+from beamdesk.domain.policy import over_quota
+
+
+@dataclass(frozen=True, slots=True)
+class FlavorOffer:
+    """A flavor and whether it can be had: ``state`` is ``now``, ``wait`` (it would queue), ``quota`` or ``never``.
+
+    ``lacking`` names what is short: vcpus, memory_mib, disk_gib, gpus or desktops.
+    """
+
+    flavor: Flavor
+    state: str
+    lacking: tuple[str, ...]
+
+
+async def list_experiments(app: App, caller: Caller) -> tuple[Experiment, ...]:
+    """Return the caller's experiments, newest first."""
+    async with app.store.begin() as tx:
+        return await tx.people.experiments_of(caller.person.id)
+
+
+async def get_experiment(app: App, caller: Caller, experiment_id: ExperimentId) -> Experiment:
+    """Return one of the caller's experiments.
+
+    Raises:
+        NotFound: none of the caller's.
+    """
+    for experiment in await list_experiments(app, caller):
+        if experiment.id == experiment_id:
+            return experiment
+    raise NotFound("There is no such experiment, or you are not in its team.")
+
+
+async def list_images(app: App, beamline: str | None = None) -> tuple[Image, ...]:
+    """Return the images, only those made for ``beamline`` if one is given, the most specific first."""
+    images = [image for image in await app.catalog.images() if beamline is None or image.fits_beamline(beamline)]
+    return tuple(sorted(images, key=lambda image: not image.beamlines))
+
+
+async def list_flavors(app: App, caller: Caller, experiment_id: ExperimentId | None = None) -> tuple[FlavorOffer, ...]:
+    """Return the flavors with their availability for the caller now."""
+    total = await app.capacity()
+    async with app.store.begin() as tx:
+        used = await tx.desktops.admitted_total()
+        scopes = [(app.rules.person_quota, await tx.desktops.usage(owner=caller.person.id))]
+        if experiment_id is not None:
+            scopes.append((app.rules.experiment_quota, await tx.desktops.usage(experiment=experiment_id)))
+    offers = []
+    for flavor in await app.catalog.flavors():
+        over = tuple(dict.fromkeys(name for quota, usage in scopes for name in over_quota(quota, usage, flavor.resources)))
+        offers.append(_offer(flavor, total, used, over))
+    return tuple(offers)
+
+
+def _offer(flavor: Flavor, total: Resources | None, used: Resources, over: tuple[str, ...]) -> FlavorOffer:
+    if total is not None and (lacking := total.lacks_for(flavor.resources)):
+        return FlavorOffer(flavor, "never", lacking)
+    if over:
+        return FlavorOffer(flavor, "quota", over)
+    if total is not None and (lacking := (total - used).lacks_for(flavor.resources)):
+        return FlavorOffer(flavor, "wait", lacking)
+    return FlavorOffer(flavor, "now", ())
