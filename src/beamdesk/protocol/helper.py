@@ -27,6 +27,7 @@ class Op(StrEnum):
     LIST = "list"
     CONSOLE = "console"
     OPEN_FILE = "open_file"
+    LIST_HOMES = "list_homes"
 
 
 class ServerState(StrEnum):
@@ -70,7 +71,10 @@ class DataMount:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start (or find running) the one container of ``desktop_id``. Limits: CPU in whole vCPUs, memory in MiB, disk in GiB."""
+    """Start (or find running) the one container of ``desktop_id``. Limits: CPU in whole vCPUs, memory in MiB, disk in GiB.
+
+    ``gpus``: one entry a card, its name as in :class:`HostFacts` or ``any`` for a free one of the helper's choice.
+    """
 
     desktop_id: str
     deployment_id: str
@@ -98,9 +102,13 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class ByDesktop:
-    """Argument of stop, delete, delete_home and console."""
+    """Argument of stop, delete, delete_home and console.
+
+    With a ``deployment_id`` the helper refuses to touch what belongs to another deployment.
+    """
 
     desktop_id: str
+    deployment_id: str = ""
 
     def __post_init__(self) -> None:
         if not _ID.match(self.desktop_id):
@@ -139,6 +147,15 @@ class HelperServer:
 
 
 @dataclass(frozen=True, slots=True)
+class HelperHome:
+    """One home volume on this machine, whether or not a server exists for it."""
+
+    desktop_id: str
+    deployment_id: str
+    disk_gib: int
+
+
+@dataclass(frozen=True, slots=True)
 class HostFacts:
     """What this host offers to desktops in total, and what isolation needs and the kernel lacks (``missing``)."""
 
@@ -169,3 +186,4 @@ class Reply:
     servers: tuple[HelperServer, ...] | None = None
     host: HostFacts | None = None
     text: str = ""
+    homes: tuple[HelperHome, ...] | None = None
