@@ -102,3 +102,9 @@ class Desktop:
     last_active_at: datetime
     idle_warned_at: datetime | None = None
     lease_warned_at: datetime | None = None
+    desired_generation: int = 0
+    """The generation that last wrote ``desired``: a later one than observed means start again, even from failed."""
+    repairs: int = 0
+    """Restarts since the last start intent; forgotten after a while of good health."""
+    absent_since: datetime | None = None
+    """When a complete observation first did not show the server; one absence is never proof."""

@@ -51,6 +51,8 @@ class Outcome:
     last_active_at: datetime
     idle_warned_at: datetime | None
     lease_warned_at: datetime | None
+    repairs: int = 0
+    absent_since: datetime | None = None
 
 
 class Desktops(Protocol):
@@ -104,6 +106,9 @@ class Desktops(Protocol):
     async def claim(self, *, token: str, now: datetime, until: datetime, limit: int) -> tuple[Claimed, ...]:
         """Claim due rows that nobody holds, oldest due first, by one statement."""
 
+    async def renew(self, claimed: Claimed, until: datetime) -> bool:
+        """Hold on to a claim until later and lock its row to the end of the transaction; False = the claim was lost."""
+
     async def apply(self, claimed: Claimed, outcome: Outcome, now: datetime) -> bool:
         """Write the state half and release, WHERE id AND token. False = the claim was lost: nothing was written.
 
@@ -127,8 +132,20 @@ class Desktops(Protocol):
     async def remove(self, claimed: Claimed) -> bool:
         """Delete the row (and its guest, tickets, sessions) under the claim; False = the claim was lost."""
 
+    async def wake_waiting(self, now: datetime) -> int:
+        """Make all rows in the waiting line due now (capacity came free); returns how many."""
+
+    async def wake_silent(self, seen_before: datetime, now: datetime) -> int:
+        """Make ready rows due whose guest was last seen before ``seen_before``: the watchdog, one indexed query; returns how many."""
+
+    async def phases(self) -> dict[DesktopId, Phase]:
+        """Return the phase of every row (for the sweeper, to find drift)."""
+
     async def known_ids(self) -> frozenset[DesktopId]:
         """Return the ids of all rows (for the sweeper)."""
+
+    async def removed_among(self, desktop_ids: frozenset[DesktopId]) -> frozenset[DesktopId]:
+        """Return those that had a row here once and whose row was removed: the only ones that a sweeper may clean up after."""
 
     async def due_count(self, now: datetime) -> int:
         """Count due rows (for metrics)."""
@@ -138,7 +155,14 @@ class Guests(Protocol):
     """The guest table."""
 
     async def put(self, guest: Guest) -> None:
-        """Insert or replace the guest of a desktop."""
+        """Insert or replace the guest of a desktop.
+
+        Nonces of earlier guests of this desktop stay valid until they expire, one is spent or `remove`: the server may have been
+        started with any of them when an answer got lost.
+        """
+
+    async def remove(self, desktop_id: DesktopId) -> None:
+        """Forget the guest: its nonces, its identity and its stream secret are worthless from now on; absent is fine."""
 
     async def get(self, desktop_id: DesktopId) -> Guest | None:
         """Return the guest of a desktop."""
@@ -211,6 +235,9 @@ class Sessions(Protocol):
 
     async def open_sessions(self, desktop_id: DesktopId, now: datetime) -> tuple[Session, ...]:
         """Return the open sessions of a desktop."""
+
+    async def purge(self, before: datetime) -> int:
+        """Delete logins, tickets and sessions that ended or expired before ``before``; returns how many."""
 
 
 class Events(Protocol):
@@ -294,6 +321,9 @@ class Store(Protocol):
 
     async def wait_for_events(self, after: EventId, timeout_s: float) -> None:
         """Return when there may be events newer than ``after``, or at the timeout; a hint (LISTEN/NOTIFY, polling)."""
+
+    async def wait_for_work(self, timeout_s: float) -> None:
+        """Return when a row may have become due by an intent or a wake since the last call, or at the timeout; a hint."""
 
     async def close(self) -> None:
         """Close all connections."""
