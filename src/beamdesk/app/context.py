@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from beamdesk.app.limits import Limits
 from beamdesk.domain.catalog import Resources
-from beamdesk.domain.ids import DesktopId
+from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.domain.lease import LeaseRules
 from beamdesk.domain.policy import Quota
 from beamdesk.ports.catalog import Catalog
@@ -30,7 +31,11 @@ class SiteRules:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """The application: ports and rules. ``capacity`` returns what desktops may use in total, None where the cloud decides."""
+    """The application: ports and rules.
+
+    ``capacity`` returns what desktops may use in total, None where the cloud decides. ``portal_origin`` is the only origin whose
+    pages may change something with the portal's cookie. ``console`` reads the last lines of a server's console for operators.
+    """
 
     store: Store
     catalog: Catalog
@@ -41,3 +46,6 @@ class App:
     capacity: Callable[[], Awaitable[Resources | None]]
     desktop_origin: Callable[[DesktopId], str]
     hint: Callable[[], None] = lambda: None
+    portal_origin: str = ""
+    console: Callable[[ServerId], Awaitable[str]] | None = None
+    limits: Limits = field(default_factory=Limits)
