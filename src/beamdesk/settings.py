@@ -172,7 +172,12 @@ class Settings(BaseSettings):
     @property
     def store_url(self) -> str:
         """Return the database's URL."""
-        return self.database_url or f"sqlite+aiosqlite:///{self.state_dir}/store.db"
+        return self.database_url or f"sqlite+aiosqlite:///{self.app_dir}/store.db"
+
+    @property
+    def app_dir(self) -> Path:
+        """Return the only directory that belongs to the service account: database, deployment id, demo accounts."""
+        return self.state_dir / "app"
 
     @property
     def run_dir(self) -> Path:

@@ -1,0 +1,55 @@
+# Beamdesk. Two commands: `make up` starts it, `make test` tests it. `make help` lists the rest.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PREFIX ?= /opt/beamdesk
+VENV := .venv
+PYTHON ?= /usr/bin/python3
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+RUN := $(VENV)/bin/
+
+.PHONY: help up down status dev check format test bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: ## install what is missing (root once), start Beamdesk, print the address
+	@$(SUDO) env BEAMDESK_PREFIX=$(PREFIX) deploy/setup runtime
+	@$(SUDO) $(PREFIX)/venv/bin/beamdesk up --detach
+
+down: ## stop everything that `make up` started
+	@$(SUDO) $(PREFIX)/venv/bin/beamdesk down
+
+status: ## tell what runs
+	@$(PREFIX)/venv/bin/beamdesk status
+
+dev: $(VENV)/installed ## make the development environment in .venv
+
+$(VENV)/installed: pyproject.toml requirements.lock requirements-dev.lock deploy/uv.txt
+	@command -v $(PYTHON) >/dev/null || { echo "python3 is missing: run deploy/setup packages as root"; exit 1; }
+	@[ -x $(RUN)python ] || $(PYTHON) -m venv $(VENV)
+	@$(RUN)python -m pip install -q --disable-pip-version-check --root-user-action=ignore -r deploy/uv.txt
+	@$(RUN)uv pip install -q --python $(RUN)python -r requirements-dev.lock
+	@$(RUN)uv pip install -q --python $(RUN)python --no-deps -e .
+	@touch $@
+
+check: dev ## format, lint, types, imports, unit tests and contracts on fakes: under a minute
+	@$(RUN)ruff format --check -q . && $(RUN)ruff check -q .
+	@$(RUN)mypy --no-error-summary
+	@$(RUN)lint-imports --no-cache >/tmp/beamdesk-imports.log || { cat /tmp/beamdesk-imports.log; exit 1; }
+	@$(RUN)pytest tests/unit tests/contract -m "not root and not postgres and not browser and not desktop"
+
+format: dev ## format and mend what can be mended
+	@$(RUN)ruff format -q . && $(RUN)ruff check -q --fix .
+
+test: ## everything that this machine can run, real parts included
+	@$(SUDO) deploy/setup packages
+	@$(MAKE) --no-print-directory check
+	@$(SUDO) env BEAMDESK_PREFIX=$(PREFIX) deploy/setup images
+	@$(RUN)pytest tests -m "root or postgres or browser or desktop"
+
+bench: dev ## numbers beside their peers, in the same run
+	@$(SUDO) deploy/setup packages
+	@$(RUN)python -m bench
+
+clean: ## remove what the build made here
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

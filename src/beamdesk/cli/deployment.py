@@ -1,0 +1,176 @@
+"""What a one-machine deployment needs around its processes: preconditions, directories, the helper's configuration, readiness."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import pwd
+import secrets
+import socket
+from pathlib import Path
+
+from beamdesk.domain.errors import ConfigurationError
+from beamdesk.settings import Settings
+
+
+def check(settings: Settings) -> None:
+    """Verify what can be verified before anything is started.
+
+    Raises:
+        ConfigurationError: names what is wrong and what to do.
+    """
+    if settings.cloud == "local" and os.geteuid() != 0:
+        raise ConfigurationError("The local driver's privileged helper needs root: run this command with sudo.")
+    _account(settings)
+    for name, host, port in (
+        ("portal", settings.host, settings.port),
+        ("gateway", settings.gateway_host, settings.gateway_port),
+    ):
+        _check_port(name, host, port)
+    if settings.demo and settings.host not in ("127.0.0.1", "::1", "localhost"):
+        raise ConfigurationError(
+            f"The demo accounts are for this machine only, but the portal would listen on {settings.host}. "
+            "Set host = '127.0.0.1', or demo = false and a real sign-in."
+        )
+
+
+def _account(settings: Settings) -> tuple[int, int]:
+    if os.geteuid() != 0:
+        return os.geteuid(), os.getegid()
+    try:
+        entry = pwd.getpwnam(settings.account)
+    except KeyError as error:
+        raise ConfigurationError(f"There is no account {settings.account}. Run 'make up', which adds it.") from error
+    if entry.pw_uid == 0:
+        raise ConfigurationError("The services must not run as root: choose another account.")
+    return entry.pw_uid, entry.pw_gid
+
+
+def _check_port(name: str, host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            setting = "port" if name == "portal" else "gateway_port"
+            raise ConfigurationError(
+                f"Port {port} for the {name} is taken ({error.strerror}). "
+                f"Stop what uses it, or choose another: BEAMDESK_{setting.upper()}=NUMBER make up"
+            ) from error
+
+
+def prepare(settings: Settings) -> None:
+    """Make directories, the deployment's UUID and the helper's configuration. Idempotent."""
+    uid, gid = _account(settings)
+    root, own = (0, 0), (uid, gid)
+    # The account must not own a parent of what root reads: it could put something else in its place.
+    _directory(settings.state_dir, root, 0o755)
+    _directory(settings.app_dir, own, 0o750)
+    _directory(settings.run_dir, root, 0o755)
+    _directory(settings.run_dir / "guest-api", own, 0o755)
+    _directory(settings.log_dir, (0, gid), 0o750)
+    if settings.cloud == "local":
+        _directory(settings.run_dir / "helper", (0, gid), 0o750)
+        _directory(settings.run_dir / "desktops", (0, gid), 0o750)
+        _directory(settings.data_dir, root, 0o755)
+        _directory(settings.state_dir / "homes", root, 0o700)
+        _directory(settings.state_dir / "helper", root, 0o700)
+        _write_root(helper_config_path(settings), _helper_config(settings, uid, gid))
+    identifier = settings.app_dir / "deployment-id"
+    if not identifier.exists():
+        identifier.write_text(secrets.token_hex(16) + "\n")
+        if os.geteuid() == 0:
+            os.chown(identifier, uid, gid, follow_symlinks=False)
+
+
+def _directory(path: Path, owner: tuple[int, int], mode: int) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    if os.geteuid() == 0:
+        os.chown(path, *owner)
+        path.chmod(mode)
+
+
+def helper_config_path(settings: Settings) -> Path:
+    """Return where the helper's root-owned configuration is."""
+    return settings.state_dir / "helper" / "helper.toml"
+
+
+def helper_socket(settings: Settings) -> Path:
+    """Return the helper's socket."""
+    return settings.run_dir / "helper" / "helper.sock"
+
+
+def _helper_config(settings: Settings, uid: int, gid: int) -> str:
+    cpus = os.cpu_count() or 1
+    values: dict[str, str | int] = {
+        "socket": str(helper_socket(settings)),
+        "allowed_uid": uid,
+        "socket_gid": gid,
+        "data_root": str(settings.data_dir),
+        "homes_dir": str(settings.state_dir / "homes"),
+        "run_dir": str(settings.run_dir / "desktops"),
+        "state_dir": str(settings.state_dir / "helper"),
+        "images_index_dir": str(settings.cache_dir / "images" / "index"),
+        "guest_api_dir": str(settings.run_dir / "guest-api"),
+        "vcpus": max(1, int(cpus * settings.capacity.cpu_allocation_ratio)),
+    }
+    if settings.capacity.memory_mib is not None:
+        values["memory_mib"] = settings.capacity.memory_mib
+    if settings.capacity.disk_gib is not None:
+        values["disk_gib"] = settings.capacity.disk_gib
+    lines = [f"{key} = {_toml(value)}" for key, value in values.items()]
+    return "# Written by `beamdesk up` from its settings; changes here are lost.\n" + "\n".join(lines) + "\n"
+
+
+def _toml(value: str | int) -> str:
+    if isinstance(value, int):
+        return str(value)
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _write_root(path: Path, text: str) -> None:
+    fresh = path.with_suffix(".new")
+    fresh.write_text(text)
+    fresh.chmod(0o644)
+    fresh.rename(path)
+
+
+def deployment_id(settings: Settings) -> str:
+    """Return this deployment's UUID, which marks all that it makes in a cloud."""
+    try:
+        return (settings.app_dir / "deployment-id").read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(f"{settings.state_dir} holds no deployment. Start it with: make up") from error
+
+
+def ready(settings: Settings) -> bool:
+    """Tell whether portal and gateway answer."""
+    return _answers(settings.host, settings.port) and _answers(settings.gateway_host, settings.gateway_port)
+
+
+def _answers(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=2)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def welcome(settings: Settings) -> str:
+    """Return the lines that tell a newcomer where to go."""
+    lines = [f"\n  Open   {settings.origin}"]
+    if settings.demo:
+        lines += ["", "  Demo accounts (this machine only):", *_demo_lines(settings)]
+    return "\n".join([*lines, "", "  Stop it with: make down", ""])
+
+
+def _demo_lines(settings: Settings) -> list[str]:
+    from beamdesk.adapters.demo.sign_in import demo_password
+
+    password = demo_password(settings.app_dir)
+    return [f"    ada, bob (imaging) · chen (diffraction) · olga (operator)      password: {password}"]
