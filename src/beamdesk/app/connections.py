@@ -121,14 +121,17 @@ async def attach(app: App, desktop_id: DesktopId, session_secret: str) -> Attach
     """Return what the gateway needs for a stream of an open session.
 
     Raises:
-        TicketRefused: no open session of this desktop. Conflict: the desktop is not ready.
+        TicketRefused: no open session of this desktop, or the person may not connect any more. Conflict: the desktop is not ready.
     """
     async with app.store.begin() as tx:
         session = await tx.sessions.session_by_hash(hash_secret(session_secret), desktop_id, app.clock.now())
         desktop = await tx.desktops.get(desktop_id) if session else None
         person = await tx.people.person(session.person) if session else None
         guest = await tx.guests.get(desktop_id) if session else None
-    if session is None or desktop is None or person is None:
+        experiment = await tx.people.experiment(desktop.experiment) if desktop else None
+    if session is None or desktop is None or person is None or experiment is None:
+        raise TicketRefused("Your session on this desktop has ended. Open it again from the portal.")
+    if viewer_role(person, desktop, experiment) is not session.role:
         raise TicketRefused("Your session on this desktop has ended. Open it again from the portal.")
     if desktop.phase is not Phase.READY or desktop.address is None or guest is None:
         raise Conflict("This desktop is not running any more. Open the portal to see why.")

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from beamdesk.app.audit import audited
 from beamdesk.app.context import App
 from beamdesk.app.logins import Caller
-from beamdesk.app.views import DesktopView, flavor_of, image_of, view_desktop
+from beamdesk.app.views import DesktopView, flavor_of, image_of, view_desktop, view_desktops
 from beamdesk.domain.catalog import Flavor, Image, Resources
 from beamdesk.domain.desktop import Desired, Desktop, Phase, Reason
 from beamdesk.domain.errors import Conflict, Forbidden, Invalid, NotFound, QuotaExceeded
 from beamdesk.domain.events import EventKind, NewEvent
 from beamdesk.domain.experiment import Experiment
 from beamdesk.domain.ids import DesktopId, ExperimentId, FlavorId, ImageId, PersonId
-from beamdesk.domain.lease import extended
+from beamdesk.domain.lease import can_extend, extended
 from beamdesk.domain.person import Person, Role
 from beamdesk.domain.policy import Action, allowed_actions, may_apply, over_quota
 from beamdesk.ports.store import Transaction
@@ -54,6 +54,11 @@ async def apply(app: App, caller: Caller, wanted: NewDesktop, *, idempotency_key
         raise Invalid("An idempotency key is 1 to 128 printable ASCII characters without spaces.", field="Idempotency-Key")
     person = caller.person
     async with audited(app, "apply", actor=person.id, experiment=wanted.experiment):
+        if idempotency_key is not None:
+            async with app.store.begin() as tx:
+                earlier = await _earlier(app, tx, person, wanted, idempotency_key)
+            if earlier is not None:  # before everything else: what was on offer or allowed then may not be now
+                return earlier
         image, flavor = await _choice(app, wanted)
         await _refuse_what_never_fits(app, flavor)
         async with app.store.begin(write=True) as tx:
@@ -65,15 +70,28 @@ async def apply(app: App, caller: Caller, wanted: NewDesktop, *, idempotency_key
                 )
             if not image.fits_beamline(experiment.beamline):
                 raise Invalid(f"This image is not made for beamline {experiment.beamline}. Choose another.", field="image")
-            earlier = await tx.desktops.find_by_key(person.id, idempotency_key) if idempotency_key else None
-            desktop = earlier or await _insert(app, tx, person, experiment, image, flavor, wanted, idempotency_key)
-            if earlier and (earlier.experiment, earlier.image, earlier.flavor) != (experiment.id, image.id, flavor.id):
-                raise Conflict("This idempotency key was used for a different request. Use a new one.", field="Idempotency-Key")
-            view = await view_desktop(app, tx, person, desktop)
+            view = await _earlier(app, tx, person, wanted, idempotency_key) if idempotency_key else None
+            if view is None:
+                desktop = await _insert(app, tx, person, experiment, image, flavor, wanted, idempotency_key)
+                view = await view_desktop(app, tx, person, desktop)
     app.hint()
     if view is None:
         raise NotFound("This desktop does not exist.")
     return view
+
+
+async def _earlier(app: App, tx: Transaction, person: Person, wanted: NewDesktop, idempotency_key: str) -> DesktopView | None:
+    """Return the desktop that this request made when it came first.
+
+    Raises:
+        Conflict: the key was used for a different request.
+    """
+    desktop = await tx.desktops.find_by_key(person.id, idempotency_key)
+    if desktop is None:
+        return None
+    if (desktop.experiment, desktop.image, desktop.flavor) != (wanted.experiment, wanted.image, wanted.flavor):
+        raise Conflict("This idempotency key was used for a different request. Use a new one.", field="Idempotency-Key")
+    return await view_desktop(app, tx, person, desktop)
 
 
 async def _choice(app: App, wanted: NewDesktop) -> tuple[Image, Flavor]:
@@ -135,7 +153,10 @@ async def _insert(
         version=1,
         last_active_at=now,
     )
+    fresh = desktop.id
     desktop = await tx.desktops.insert(desktop, idempotency_key=idempotency_key)
+    if desktop.id != fresh:  # the same key won a race in another process: its desktop, and its event, are there already
+        return desktop
     data = {"name": desktop.name, "image": image.id, "flavor": flavor.id}
     await tx.events.add(now, NewEvent(EventKind.DESKTOP_CREATED, person.id, desktop.id, person.id, experiment.id, data))
     return desktop
@@ -183,8 +204,8 @@ async def list_desktops(app: App, caller: Caller, *, after: DesktopId | None = N
             after=after,
             limit=limit + 1,
         )
-        views = [view for row in rows[:limit] if (view := await view_desktop(app, tx, person, row))]
-    return DesktopPage(tuple(views), rows[limit - 1].id if len(rows) > limit else None)
+        views = await view_desktops(app, tx, person, rows[:limit])
+    return DesktopPage(views, rows[limit - 1].id if len(rows) > limit else None)
 
 
 async def visible_experiments(tx: Transaction, person: Person) -> tuple[Experiment, ...]:
@@ -201,7 +222,8 @@ async def get_desktop(app: App, caller: Caller, desktop_id: DesktopId) -> Deskto
     """Return one desktop.
 
     Raises:
-        NotFound: it does not exist or the caller may not see it (recorded as a refusal when it does exist).
+        NotFound: it does not exist or the caller may not see it (recorded as a refusal either way: probing leaves a trace, and
+            takes the same time).
     """
     async with audited(app, "see", actor=caller.person.id, desktop=desktop_id):
         async with app.store.begin() as tx:
@@ -280,7 +302,7 @@ async def extend(app: App, caller: Caller, desktop_id: DesktopId, *, if_version:
         ends_at = extended(app.rules.lease, desktop.lease_ends_at, now)
         if desktop.desired is Desired.DELETED:
             raise Conflict("This desktop is being deleted.")
-        if ends_at <= desktop.lease_ends_at:
+        if not can_extend(app.rules.lease, desktop.lease_ends_at, now):
             raise Conflict("The lease already ends as late as this site allows. Extend it again nearer to its end.")
         desktop = await tx.desktops.change_intent(desktop_id, now=now, lease_ends_at=ends_at, expected_version=if_version)
         data = {"lease_ends_at": ends_at.isoformat()}

@@ -1,7 +1,7 @@
 """Rate limits in this process: token buckets in bounded memory.
 
-Each process counts for itself: with n portal processes a peer may try n times as often, which changes nothing about guessing 256-bit
-secrets or scrypt-hashed passwords. It must never wait: it says yes or no, and the time is given.
+Each process counts for itself: with n portal processes a peer may try n times as often, which changes nothing about guessing
+256-bit secrets or scrypt-hashed passwords. It must never wait: it says yes or no, and the time is given.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import datetime
 
 @dataclass(slots=True)
 class RateLimit:
-    """A bucket of ``burst`` tokens per key, refilled at ``per_second``. At most ``max_keys`` keys are remembered, oldest use dropped."""
+    """A bucket of ``burst`` tokens per key, refilled at ``per_second``. The ``max_keys`` last used keys are remembered."""
 
     burst: float
     per_second: float

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import ceil
 
 from beamdesk.app.audit import audited
 from beamdesk.app.context import App
-from beamdesk.domain.errors import NotSignedIn
+from beamdesk.app.limits import RateLimit
+from beamdesk.domain.errors import NotSignedIn, TooManyRequests
 from beamdesk.domain.events import EventKind, NewEvent
 from beamdesk.domain.ids import PersonId
 from beamdesk.domain.person import Person
@@ -31,17 +33,33 @@ class SignedIn:
     secret: str = field(repr=False)
 
 
-async def sign_in(app: App, login: str, password: str, *, kind: str) -> SignedIn:
-    """Verify a name and password and open a login of ``kind`` (``browser`` or ``cli``).
+async def sign_in(app: App, login: str, password: str, *, kind: str, address: str = "local") -> SignedIn:
+    """Verify a name and password and open a login of ``kind`` (``browser`` or ``cli``) for somebody at network ``address``.
 
     Raises:
         NotSignedIn: wrong name or password, or this site has no password sign-in. The text never says which.
+        TooManyRequests: too many failures for this name or from this address.
     """
+    buckets = ((app.limits.sign_in_login, login.casefold()[:64]), (app.limits.sign_in_address, address))
+    _count_attempt(app, buckets)
     async with audited(app, "sign_in", kind=EventKind.SIGN_IN_REFUSED):
         person_id = await app.sign_in.verify(login, password) if app.sign_in else None
         if person_id is None:
             raise NotSignedIn("The name or the password is wrong. Check both and try again.", field="password")
+    for limit, key in buckets:
+        limit.give_back(key, app.clock.now())
     return await open_login(app, person_id, kind=kind)
+
+
+def _count_attempt(app: App, buckets: tuple[tuple[RateLimit, str], ...]) -> None:
+    """Take a token before the check, so that parallel attempts cannot all pass; not audited: a flood must not fill the log."""
+    now = app.clock.now()
+    for limit, key in buckets:
+        wait_s = limit.take(key, now)
+        if wait_s:
+            raise TooManyRequests(
+                f"Too many failed sign-ins. Wait {ceil(wait_s)} s and try again.", field="password", retry_after_s=ceil(wait_s)
+            )
 
 
 async def open_login(app: App, person_id: PersonId, *, kind: str) -> SignedIn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from beamdesk.app.audit import audited
 from beamdesk.app.context import App
 from beamdesk.app.logins import Caller
 from beamdesk.domain.catalog import Flavor, Image, Resources
@@ -37,10 +38,11 @@ async def get_experiment(app: App, caller: Caller, experiment_id: ExperimentId) 
     Raises:
         NotFound: none of the caller's.
     """
-    for experiment in await list_experiments(app, caller):
-        if experiment.id == experiment_id:
-            return experiment
-    raise NotFound("There is no such experiment, or you are not in its team.")
+    async with audited(app, "see_experiment", actor=caller.person.id, experiment=experiment_id):
+        for experiment in await list_experiments(app, caller):
+            if experiment.id == experiment_id:
+                return experiment
+        raise NotFound("There is no such experiment, or you are not in its team.")
 
 
 async def list_images(app: App, beamline: str | None = None) -> tuple[Image, ...]:
@@ -50,7 +52,13 @@ async def list_images(app: App, beamline: str | None = None) -> tuple[Image, ...
 
 
 async def list_flavors(app: App, caller: Caller, experiment_id: ExperimentId | None = None) -> tuple[FlavorOffer, ...]:
-    """Return the flavors with their availability for the caller now."""
+    """Return the flavors with their availability for the caller now, for one of the caller's experiments if one is given.
+
+    Raises:
+        NotFound: the experiment is none of the caller's: how much of its quota is used is for its team.
+    """
+    if experiment_id is not None:
+        await get_experiment(app, caller, experiment_id)
     total = await app.capacity()
     async with app.store.begin() as tx:
         used = await tx.desktops.admitted_total()

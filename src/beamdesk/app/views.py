@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from beamdesk.app.context import App
 from beamdesk.domain.catalog import Flavor, Image
-from beamdesk.domain.desktop import Desktop
+from beamdesk.domain.desktop import Desktop, Phase
 from beamdesk.domain.experiment import Experiment
-from beamdesk.domain.guest import Guest
 from beamdesk.domain.ids import FlavorId, ImageId
 from beamdesk.domain.lease import can_extend
 from beamdesk.domain.person import Person
@@ -45,22 +45,33 @@ async def flavor_of(app: App, flavor_id: FlavorId) -> Flavor | None:
 
 async def view_desktop(app: App, tx: Transaction, person: Person, desktop: Desktop) -> DesktopView | None:
     """Assemble the view for ``person``; None when the person may not even see it."""
-    experiment = await tx.people.experiment(desktop.experiment)
-    owner = await tx.people.person(desktop.owner)
-    if experiment is None or owner is None:
-        return None
-    actions = allowed_actions(person, desktop, experiment)
-    if not actions:
-        return None
-    guest: Guest | None = await tx.guests.get(desktop.id)
-    return DesktopView(
-        desktop=desktop,
-        experiment=experiment,
-        owner=owner,
-        image=await image_of(app, desktop.image),
-        flavor=await flavor_of(app, desktop.flavor),
-        steps=progress(desktop, guest),
-        actions=actions,
-        can_extend=Action.EXTEND in actions and can_extend(app.rules.lease, desktop.lease_ends_at, app.clock.now()),
-        last_active_at=desktop.last_active_at,
-    )
+    views = await view_desktops(app, tx, person, (desktop,))
+    return views[0] if views else None
+
+
+async def view_desktops(app: App, tx: Transaction, person: Person, desktops: Sequence[Desktop]) -> tuple[DesktopView, ...]:
+    """Assemble the views of those desktops that ``person`` may see, reading each experiment and person once."""
+    images = {image.id: image for image in await app.catalog.images()}
+    flavors = {flavor.id: flavor for flavor in await app.catalog.flavors()}
+    experiments = {key: await tx.people.experiment(key) for key in dict.fromkeys(desktop.experiment for desktop in desktops)}
+    owners = {key: await tx.people.person(key) for key in dict.fromkeys(desktop.owner for desktop in desktops)}
+    now, views = app.clock.now(), []
+    for desktop in desktops:
+        experiment, owner = experiments[desktop.experiment], owners[desktop.owner]
+        if experiment is None or owner is None or not (actions := allowed_actions(person, desktop, experiment)):
+            continue
+        # Of a ready desktop all steps are done: no need to read what its guest said.
+        guest = await tx.guests.get(desktop.id) if desktop.phase is not Phase.READY else None
+        view = DesktopView(
+            desktop=desktop,
+            experiment=experiment,
+            owner=owner,
+            image=images.get(desktop.image),
+            flavor=flavors.get(desktop.flavor),
+            steps=progress(desktop, guest),
+            actions=actions,
+            can_extend=Action.EXTEND in actions and can_extend(app.rules.lease, desktop.lease_ends_at, now),
+            last_active_at=desktop.last_active_at,
+        )
+        views.append(view)
+    return tuple(views)

@@ -7,6 +7,7 @@ match is refused with the path of the first offence.
 from __future__ import annotations
 
 import json
+import math
 import types
 import typing
 from dataclasses import MISSING, asdict, fields, is_dataclass
@@ -109,8 +110,26 @@ def _build_scalar(kind: Any, data: Any, path: str) -> Any:
             return supertype(data)
         except ValueError as error:
             raise MalformedMessage(f"{path}: not one of {[str(member) for member in supertype]}") from error
-    if supertype is float and type(data) is int:
-        return float(data)
+    if supertype is float and type(data) in (int, float):
+        return _finite(data, path)
     if type(data) is not supertype:
         raise MalformedMessage(f"{path}: expected {getattr(supertype, '__name__', supertype)}")
+    if supertype is str and not _is_unicode(data):
+        raise MalformedMessage(f"{path}: not valid Unicode")
     return data
+
+
+def _finite(data: float, path: str) -> float:
+    """Refuse what JSON can write and a float cannot hold: 1e999, or an integer of 400 digits."""
+    try:
+        number = float(data)
+    except OverflowError as error:
+        raise MalformedMessage(f"{path}: number too large") from error
+    if not math.isfinite(number):
+        raise MalformedMessage(f"{path}: number too large")
+    return number
+
+
+def _is_unicode(text: str) -> bool:
+    r"""Tell whether the text can be encoded: JSON can write lone surrogates (``"\ud800"``), no database can keep them."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
