@@ -129,8 +129,8 @@ class Desktops(Protocol):
     async def holders(self) -> tuple[Desktop, ...]:
         """Return all admitted rows, soonest lease end first (for expected times)."""
 
-    async def remove(self, claimed: Claimed) -> bool:
-        """Delete the row (and its guest, tickets, sessions) under the claim; False = the claim was lost."""
+    async def remove(self, claimed: Claimed, now: datetime) -> bool:
+        """Delete the row (and its guest and tickets) and end its sessions under the claim; False = the claim was lost."""
 
     async def wake_waiting(self, now: datetime) -> int:
         """Make all rows in the waiting line due now (capacity came free); returns how many."""

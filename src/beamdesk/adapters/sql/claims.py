@@ -1,0 +1,167 @@
+"""The reconciler's half of the desktop table: claims, the waiting line, apply, remove.
+
+A claim is a token and an expiry on the row. Whoever writes the state half proves the token in the same statement: zero rows = the
+claim was lost to somebody else, and nothing is written.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BindParameter, ColumnElement, and_, case, delete, false, func, insert, literal, or_, select, text, update
+
+from beamdesk.adapters.sql import schema
+from beamdesk.adapters.sql.rows import desktop_from, is_visible_change, outcome_values, removed_json
+from beamdesk.adapters.sql.tables import Tables
+from beamdesk.domain.catalog import Resources
+from beamdesk.domain.desktop import Desired, Desktop, Phase, QueuePlace
+from beamdesk.domain.ids import DesktopId
+from beamdesk.ports.store import Claimed, Outcome
+from beamdesk.scheduling.admission import Holder, Waiting, place_of
+
+_table = schema.desktop
+_columns = _table.c
+_ADMISSION_LOCK = 0x6265616D_00000002
+WORK_CHANNEL = "beamdesk_work"
+
+
+def _is_waiting() -> ColumnElement[bool]:
+    return and_(_columns.phase == Phase.QUEUED, _columns.desired == Desired.RUNNING, _columns.admitted.is_(False))
+
+
+class Claims(Tables):
+    """Claimed rows. Part of `SqlDesktops`."""
+
+    async def _notify_work(self) -> None:
+        if not self._is_sqlite:
+            await self._connection.execute(select(func.pg_notify(WORK_CHANNEL, "")))
+
+    async def wake(self, desktop_id: DesktopId, now: datetime) -> None:
+        """Make the desktop due now; absent is fine."""
+        await self._wake(_columns.id == desktop_id, now)
+
+    async def wake_waiting(self, now: datetime) -> int:
+        """Make all rows in the waiting line due now."""
+        return await self._wake(_is_waiting(), now)
+
+    async def wake_silent(self, seen_before: datetime, now: datetime) -> int:
+        """Make ready rows due whose guest was last seen before ``seen_before``."""
+        ready = and_(_columns.phase == Phase.READY, _columns.due_at > now)
+        silent = select(schema.guest.c.desktop_id).where(schema.guest.c.seen_at < seen_before)
+        return await self._wake(and_(ready, _columns.id.in_(silent)), now)
+
+    async def _wake(self, which: ColumnElement[bool], now: datetime) -> int:
+        if not await self._read(select(_columns.id).where(which).limit(1)):
+            return 0  # most calls: no write lock taken, no page dirtied
+        count = (await self._write(update(_table).where(which).values(due_at=now, woken=True))).rowcount
+        if count:
+            await self._notify_work()
+        return count
+
+    async def claim(self, *, token: str, now: datetime, until: datetime, limit: int) -> tuple[Claimed, ...]:
+        """Claim due rows that nobody holds, oldest due first, by one statement."""
+        free = or_(_columns.claim_until.is_(None), _columns.claim_until <= now)
+        due = select(_columns.id).where(_columns.due_at <= now, free).order_by(_columns.due_at).limit(limit)
+        if not self._is_sqlite:
+            due = due.with_for_update(skip_locked=True)
+        chosen = due.cte("chosen")  # a CTE with a row lock is evaluated once; a plain subquery may be twice
+        statement = update(_table).where(_columns.id.in_(select(chosen.c.id)))
+        statement = statement.values(claim_token=token, claim_until=until, woken=False)
+        rows = await self._write_returning(statement.returning(*_columns))
+        claimed = [Claimed(desktop_from(row), token, until) for row in rows]
+        return tuple(sorted(claimed, key=lambda one: one.desktop.due_at))
+
+    async def renew(self, claimed: Claimed, until: datetime) -> bool:
+        """Hold on to a claim until later and lock its row to the end of the transaction."""
+        statement = update(_table).where(*_proof(claimed)).values(claim_until=until)
+        return (await self._write(statement)).rowcount == 1
+
+    async def apply(self, claimed: Claimed, outcome: Outcome, now: datetime) -> bool:
+        """Write the state half and release, WHERE id AND token."""
+        before = claimed.desktop
+        missed = or_(_columns.generation != before.generation, _columns.woken)
+        values: dict[str, Any] = outcome_values(outcome) | {
+            "due_at": case((missed, _time(now)), else_=_time(outcome.due_at)),
+            "claim_token": None,
+            "claim_until": None,
+            "woken": False,
+        }
+        if is_visible_change(before, outcome):
+            values["version"] = _columns.version + 1
+        return (await self._write(update(_table).where(*_proof(claimed)).values(**values))).rowcount == 1
+
+    async def admit(self, claimed: Claimed, total: Resources, now: datetime) -> QueuePlace | None:
+        """Give the desktop its share if it fits and nobody is before it in line, else return its place.
+
+        Raises:
+            LookupError: the claim was lost.
+        """
+        if not self._is_sqlite:  # SQLite: the write lock serialises
+            await self._connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADMISSION_LOCK})
+        desktop = claimed.desktop
+        values: dict[str, Any] = {"queued_at": func.coalesce(_columns.queued_at, _time(now))}
+        if not (await self._write(update(_table).where(*_proof(claimed)).values(**values))).rowcount:
+            raise LookupError("the claim was lost")
+        mine = or_(_is_waiting(), _columns.id == desktop.id)
+        line = await self._read(select(_table).where(mine).order_by(_columns.queued_at, _columns.created_at, _columns.id))
+        holders = [Holder(_amounts(one.resources), one.lease_ends_at) for one in await self.holders() if one.id != desktop.id]
+        waiting = [Waiting(row["id"], _amounts(desktop_from(row).resources)) for row in line]
+        place = place_of(_amounts(total), holders, waiting, desktop.id, now)
+        if place is None:
+            await self._write(update(_table).where(*_proof(claimed)).values(admitted=True))
+            return None
+        return QueuePlace(place.place, place.lacking, place.expected_at)
+
+    async def holders(self) -> tuple[Desktop, ...]:
+        """Return all admitted rows, soonest lease end first."""
+        rows = await self._read(select(_table).where(_columns.admitted.is_(True)).order_by(_columns.lease_ends_at))
+        return tuple(desktop_from(row) for row in rows)
+
+    async def remove(self, claimed: Claimed, now: datetime) -> bool:
+        """Delete the row under the claim; guest, nonces, tickets and thumbnail go with it, open sessions end."""
+        rows = await self._write_returning(delete(_table).where(*_proof(claimed)).returning(*_columns))
+        if not rows:
+            return False
+        row = rows[0]
+        tombstone = {"id": row["id"], "owner": row["owner"], "idempotency_key": row["idempotency_key"]}
+        tombstone |= {"created_at": row["created_at"], "removed_at": now, "row": removed_json(row)}
+        await self._write(insert(schema.removed_desktop).values(**tombstone))
+        sessions = schema.session.c
+        ended = update(schema.session).where(sessions.desktop_id == row["id"], sessions.ended_at.is_(None))
+        await self._write(ended.values(ended_at=now, end_reason="deleted"))
+        return True
+
+    async def phases(self) -> dict[DesktopId, Phase]:
+        """Return the phase of every row."""
+        rows = await self._read(select(_columns.id, _columns.phase))
+        return {DesktopId(row["id"]): Phase(row["phase"]) for row in rows}
+
+    async def known_ids(self) -> frozenset[DesktopId]:
+        """Return the ids of all rows."""
+        return frozenset(DesktopId(row["id"]) for row in await self._read(select(_columns.id)))
+
+    async def removed_among(self, desktop_ids: frozenset[DesktopId]) -> frozenset[DesktopId]:
+        """Return those whose row was removed here."""
+        gone = schema.removed_desktop.c.id
+        wanted = select(gone).where(gone.in_(desktop_ids) if desktop_ids else false())
+        return frozenset(DesktopId(row["id"]) for row in await self._read(wanted))
+
+    async def due_count(self, now: datetime) -> int:
+        """Count due rows."""
+        query = select(func.count()).select_from(_table).where(_columns.due_at <= now)
+        return int((await self._connection.execute(query)).scalar_one())
+
+
+def _time(value: datetime) -> BindParameter[datetime]:
+    """Bind a time as our own type where SQLAlchemy would guess another."""
+    return literal(value, schema.UtcTime())
+
+
+def _proof(claimed: Claimed) -> tuple[ColumnElement[bool], ...]:
+    return _columns.id == claimed.desktop.id, _columns.claim_token == claimed.token
+
+
+def _amounts(resources: Resources) -> dict[str, int]:
+    names = ("vcpus", "memory_mib", "disk_gib", "gpus")
+    return {name: getattr(resources, name) for name in names}

@@ -1,0 +1,86 @@
+"""The guest table: one guest a desktop, and the nonces with which it may enrol."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import delete, exists, insert, select, update
+
+from beamdesk.adapters.sql import schema
+from beamdesk.adapters.sql.rows import guest_from, steps_json
+from beamdesk.adapters.sql.tables import Tables
+from beamdesk.domain.guest import Guest
+from beamdesk.domain.ids import DesktopId
+from beamdesk.protocol.guest import Step
+
+_guest = schema.guest
+_nonce = schema.guest_nonce
+_thumbnail = schema.thumbnail
+
+
+class SqlGuests(Tables):
+    """`beamdesk.ports.store.Guests` on a database."""
+
+    async def put(self, guest: Guest) -> None:
+        """Insert or replace the guest of a desktop; unspent nonces of earlier ones stay."""
+        names = (
+            "desktop_id", "nonce_hash", "nonce_expires_at", "token_hash", "stream_secret", "enrolled_at", "seen_at", "failure",
+            "input_idle_s", "cpu", "gpu",
+        )  # fmt: skip
+        values = {name: getattr(guest, name) for name in names} | {"steps": steps_json(guest.steps)}
+        await self._upsert(_guest, "desktop_id", values)
+        if guest.nonce_hash is not None:
+            nonce = {"hash": guest.nonce_hash, "desktop_id": guest.desktop_id, "expires_at": guest.nonce_expires_at}
+            await self._write(insert(_nonce).values(**nonce))
+
+    async def remove(self, desktop_id: DesktopId) -> None:
+        """Forget the guest and its nonces; absent is fine."""
+        for table in (_nonce, _guest, _thumbnail):
+            await self._write(delete(table).where(table.c.desktop_id == desktop_id))
+
+    async def get(self, desktop_id: DesktopId) -> Guest | None:
+        """Return the guest of a desktop."""
+        row = await self._read_one(select(_guest).where(_guest.c.desktop_id == desktop_id))
+        return guest_from(row) if row else None
+
+    async def spend_nonce(self, nonce_hash: bytes, token_hash: bytes, now: datetime) -> Guest | None:
+        """Exchange an unspent, unexpired nonce for an identity by one atomic UPDATE; all nonces of the desktop are spent by it."""
+        valid = exists().where(_nonce.c.hash == nonce_hash, _nonce.c.desktop_id == _guest.c.desktop_id, _nonce.c.expires_at > now)
+        spend = update(_guest).where(valid, _guest.c.token_hash.is_(None))
+        values = {"token_hash": token_hash, "nonce_hash": None, "enrolled_at": now, "seen_at": now}
+        rows = await self._write_returning(spend.values(**values).returning(*_guest.c))
+        if not rows:
+            return None
+        await self._write(delete(_nonce).where(_nonce.c.desktop_id == rows[0]["desktop_id"]))
+        return guest_from(rows[0])
+
+    async def by_token(self, token_hash: bytes) -> Guest | None:
+        """Return the guest that holds this identity."""
+        row = await self._read_one(select(_guest).where(_guest.c.token_hash == token_hash))
+        return guest_from(row) if row else None
+
+    async def report(
+        self,
+        desktop_id: DesktopId,
+        *,
+        now: datetime,
+        steps: tuple[Step, ...],
+        failure: str,
+        input_idle_s: float,
+        cpu: float,
+        gpu: float,
+    ) -> None:
+        """Record what the agent says; a forgotten guest's report changes nothing."""
+        values = {"seen_at": now, "steps": steps_json(steps), "failure": failure}
+        values |= {"input_idle_s": input_idle_s, "cpu": cpu, "gpu": gpu}
+        await self._write(update(_guest).where(_guest.c.desktop_id == desktop_id).values(**values))
+
+    async def put_thumbnail(self, desktop_id: DesktopId, content_type: str, image: bytes, now: datetime) -> None:
+        """Keep the newest thumbnail only."""
+        values = {"desktop_id": desktop_id, "content_type": content_type, "image": image, "at": now}
+        await self._upsert(_thumbnail, "desktop_id", values)
+
+    async def thumbnail(self, desktop_id: DesktopId) -> tuple[str, bytes, datetime] | None:
+        """Return content type, image and time of the newest thumbnail."""
+        row = await self._read_one(select(_thumbnail).where(_thumbnail.c.desktop_id == desktop_id))
+        return (row["content_type"], bytes(row["image"]), row["at"]) if row else None
