@@ -71,6 +71,21 @@ class Config:
         """Empty folder on which each container's private mounts are prepared."""
         return self.run_dir / "stage"
 
+    @property
+    def notify_socket(self) -> Path:
+        """Where systemd-nspawn names the first process of a container."""
+        return self.run_dir / "notify.sock"
+
+    @property
+    def console_dir(self) -> Path:
+        """Folder of the consoles' files."""
+        return self.state_dir / "console"
+
+    @property
+    def records_dir(self) -> Path:
+        """Folder of the records of servers."""
+        return self.state_dir / "servers"
+
 
 _PATHS = ("run_dir", "state_dir", "homes_dir", "images_dir", "data_root", "guest_api_dir")
 _RANGES = ("person_ids", "experiment_gids", "container_ids")
@@ -82,6 +97,8 @@ def load(path: Path) -> Config:
     Raises:
         BadConfig: not a regular file of root that only root can write, or a key is missing, unknown or of the wrong type.
     """
+    if os.geteuid() != 0:
+        raise BadConfig("the helper must run as root")
     require_root_only(path.parent)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)

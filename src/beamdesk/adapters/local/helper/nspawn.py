@@ -1,6 +1,6 @@
 """The command line of systemd-nspawn for a prepared container.
 
-systemd-nspawn makes the namespaces, drops the capabilities and loads the seccomp filter; mounts and limits are ready before it starts.
+systemd-nspawn makes the namespaces, drops the capabilities and loads the seccomp filter; mounts and limits are ready before.
 No secret may ever stand here: command lines are public.
 """
 
@@ -36,8 +36,8 @@ DROPPED_CAPABILITIES = (
     "CAP_SYS_RESOURCE",
     "CAP_SYS_TTY_CONFIG",
 )
-"""All that systemd-nspawn would leave but CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID and SETUID: what an agent that sets up a
-person's session needs. Without SYS_ADMIN root inside can neither mount nor remount."""
+"""All that systemd-nspawn would leave but CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID and SETUID: what an agent that sets
+up a person's session needs. Without SYS_ADMIN root inside can neither mount nor remount."""
 
 
 def command(plan: Plan, stage: Stage, init: tuple[str, ...]) -> tuple[str, ...]:
@@ -73,7 +73,7 @@ def command(plan: Plan, stage: Stage, init: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def environment(notify_socket: Path) -> dict[str, str]:
-    """Return the environment of systemd-nspawn itself: nothing of the helper's, and where it tells the container's first process."""
+    """Return systemd-nspawn's own environment: nothing of the helper's, and where it names the container's first process."""
     return {
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         "LC_ALL": "C.UTF-8",

@@ -1,7 +1,7 @@
 """A container's mounts, prepared in a private mount namespace: nothing here ever shows on the host.
 
-The root is an overlay of the image's layers, each idmapped into the container's uid range, under a small file system in memory. Home
-and data are idmapped copies of their mounts, so that uid 20001 on disk is uid 20001 inside, and nobody else's uid means anything.
+The root is an overlay of the image's layers, each idmapped into the container's uid range, under a small file system in memory.
+Home and data are idmapped copies of their mounts, so that uid 20001 on disk is uid 20001 inside, and nobody else's uid counts.
 Runs in the set-up child only, as root, and is undone by the kernel when the namespace's last process dies.
 """
 
@@ -52,7 +52,7 @@ class Stage:
         """The overlay."""
         return self.folder / "root"
 
-    def attach(self, tree_fd: int, target: str, attributes: int, mapping_fd: int | None = None) -> None:
+    def attach(self, tree_fd: int, target: str, attributes: int, mapping_fd: int) -> None:
         """Add a detached mount with ``attributes``; it is idmapped by ``mapping_fd`` and consumed."""
         place = self.folder / f"bind{len(self.binds)}"
         place.mkdir()
@@ -124,6 +124,13 @@ def _root(stage: Stage, plan: Plan, mapping: int, scratch_percent: int) -> None:
         (scratch / name).mkdir(mode=0o755)
     (scratch / "upper").chmod(0o755)
     os.chown(scratch / "upper", plan.base, plan.base)
+    # In the empty upper layer no link of an image can lead elsewhere.
+    for path in ("data", *(f"data/{mount.experiment}" for mount in plan.data)):
+        parent = scratch / "upper" / path
+        if not parent.exists():
+            parent.mkdir()
+            parent.chmod(0o755)
+            os.chown(parent, plan.base, plan.base)
     stage.root.mkdir()
     os.chdir(stage.folder)  # short relative names: the option string has a page at most
     options = f"lowerdir={':'.join(names)},upperdir=scratch/upper,workdir=scratch/work"
@@ -156,18 +163,26 @@ def _data(stage: Stage, config: Config, mount: DataMount, mapping: int) -> None:
 
 
 def _beamdesk(stage: Stage, config: Config, plan: Plan, mapping: int) -> None:
-    agent = stage.folder / "agent"
-    agent.mkdir(mode=0o700)
+    """Prepare /run/beamdesk as one small folder of the container's root, with the other mounts in it."""
+    folder = stage.folder / "beamdesk"
+    closed = _PLAIN | syscalls.MOUNT_ATTR_NOEXEC
+    flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+    folder.mkdir()
+    syscalls.mount("beamdesk", str(folder), "tmpfs", flags, f"mode=0755,size=1m,nr_inodes=256,uid={plan.base},gid={plan.base}")
+    agent, stream, api = (folder / Path(path).name for path in (AGENT_DIR, STREAM_DIR, API_DIR))
+    for place, mode in ((agent, 0o700), (stream, 0o755), (api, 0o755)):
+        place.mkdir()
+        place.chmod(mode)
+        os.chown(place, plan.base, plan.base)
     configuration = json.dumps({"enrol_url": _ENROL_URL, "desktop_id": plan.desktop_id})
     for name, content in (("nonce", plan.nonce), ("config.json", configuration)):
-        (agent / name).write_text(content)  # the process's umask makes it 0600
-        os.chown(agent / name, plan.base, plan.base)
-    os.chown(agent, plan.base, plan.base)
-    closed = _PLAIN | syscalls.MOUNT_ATTR_NOEXEC
-    stage.attach(syscalls.open_tree(-100, str(agent)), AGENT_DIR, closed)
-    stage.attach(syscalls.open_tree(-100, str(plan.stream_dir)), STREAM_DIR, closed)
-    read_only = closed | syscalls.MOUNT_ATTR_RDONLY
-    stage.attach(syscalls.open_tree(-100, str(config.guest_api_dir)), API_DIR, read_only, mapping)
+        fd = os.open(agent / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(fd, "w") as file:  # noqa: PTH123 - a descriptor
+            file.write(content)
+            os.fchown(fd, plan.base, plan.base)
+    _attach(syscalls.open_tree(-100, str(plan.stream_dir)), stream, closed, None)
+    _attach(syscalls.open_tree(-100, str(config.guest_api_dir)), api, closed | syscalls.MOUNT_ATTR_RDONLY, mapping)
+    stage.binds.append(Bind(folder, str(Path(AGENT_DIR).parent)))
 
 
 def _devices(stage: Stage, plan: Plan, make: Callable[[Path, int, int], None] | None = None) -> None:

@@ -1,0 +1,44 @@
+"""The helper's own memory: which servers exist, in one small file each, so that a restarted helper still lists stopped ones."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from beamdesk.adapters.local.helper.homes import write_atomically
+from beamdesk.protocol.codec import MalformedMessage, decode
+from beamdesk.protocol.helper import HelperServer, ServerState
+
+
+@dataclass(slots=True)
+class Records:
+    """All known servers, in memory and under ``folder``."""
+
+    folder: Path
+    servers: dict[str, HelperServer]
+
+    @classmethod
+    def load(cls, folder: Path) -> Records:
+        """Read the records of an earlier helper: what ran then has stopped since. Unreadable records are dropped."""
+        servers: dict[str, HelperServer] = {}
+        for path in sorted(folder.glob("*.json")):
+            try:
+                server = decode(HelperServer, path.read_bytes())
+            except (MalformedMessage, OSError):
+                path.unlink(missing_ok=True)
+                continue
+            if server.state is ServerState.RUNNING:
+                server = replace(server, state=ServerState.STOPPED, cause="The machine or its helper was restarted.")
+            servers[server.desktop_id] = server
+        return cls(folder, servers)
+
+    def put(self, server: HelperServer) -> None:
+        """Remember a server."""
+        self.servers[server.desktop_id] = server
+        write_atomically(self.folder / f"{server.desktop_id}.json", json.dumps(asdict(server)).encode())
+
+    def drop(self, desktop_id: str) -> None:
+        """Forget a server; absent is fine."""
+        self.servers.pop(desktop_id, None)
+        (self.folder / f"{desktop_id}.json").unlink(missing_ok=True)
