@@ -1,0 +1,231 @@
+"""Rules towards a running desktop: line, server, guest, health, lease and idleness. Part of `lifecycle`. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from beamdesk.domain.decision import Decision, Situation, Step
+from beamdesk.domain.desktop import Desired, Desktop, Phase, Reason
+from beamdesk.domain.events import EventKind
+from beamdesk.domain.lease import LeaseRules, is_active
+from beamdesk.domain.server import Server, ServerStatus
+from beamdesk.protocol.guest import StepState
+
+_NOW = timedelta()
+_GONE_BY_ITSELF = "The server stopped by itself."
+_GONE = "The server is no longer there."
+
+
+def toward_running(s: Situation) -> Decision:  # noqa: PLR0911  # one return a case
+    """Decide for a desktop that is wanted running."""
+    match s.desktop.phase:
+        case Phase.STOPPED | Phase.STOPPING:
+            return _begin(s)
+        case Phase.FAILED:
+            wants_retry = s.desktop.desired_generation > s.desktop.observed_generation
+            return _begin(s) if wants_retry else s.stay(s.timings.rest)
+        case Phase.QUEUED:
+            return _launch(s) if s.desktop.admitted else _line(s)
+        case Phase.REPAIRING:
+            return _relaunch(s)
+        case Phase.BUILDING:
+            return _building(s)
+        case Phase.BOOTING:
+            return _booting(s)
+        case _:
+            return _ready(s)
+
+
+def _begin(s: Situation) -> Decision:
+    queued = s.move(Phase.QUEUED, _NOW, queued_at=s.now, repairs=0, absent_since=None, idle_warned_at=None)
+    return replace(queued, forget_guest=True)
+
+
+def _line(s: Situation) -> Decision:
+    if s.observed.never_fits:
+        lacking = ", ".join(s.observed.never_fits)
+        return s.fail(Reason.NEVER_FITS, f"More than there is in total: {lacking}.")
+    place = s.observed.place
+    if place is None:
+        return replace(s.stay(_NOW), step=Step.ADMIT)
+    return s.stay(s.timings.waiting, queue=place, reason=Reason.WAITING_FOR_CAPACITY)
+
+
+def _launch(s: Situation) -> Decision:  # noqa: PLR0911  # one return a case
+    """Get from "may run" to "a start was accepted", whatever an earlier pass or life left behind.
+
+    A guest row means that a server was, or may have been, started with its nonce; without one, whatever runs is of no use to us.
+    """
+    if s.duplicate:
+        return replace(_delete(s, s.duplicate, Step.DELETE_DUPLICATE), forget_guest=True)
+    server = s.server
+    if server is None:
+        return _create(s)
+    match server.status:
+        case ServerStatus.SHUTOFF:
+            return replace(_accepted(s), step=Step.START, target=server.id)
+        case ServerStatus.BUILD | ServerStatus.ACTIVE if s.guest:
+            phase = Phase.BUILDING if server.status is ServerStatus.BUILD else Phase.BOOTING
+            return s.move(phase, _NOW, reason=s.desktop.reason, detail=s.desktop.detail)
+        case ServerStatus.ACTIVE:
+            return replace(s.stay(s.timings.poll), step=Step.STOP, target=server.id)
+        case ServerStatus.ERROR if s.guest:
+            return s.fail(Reason.SERVER_ERROR, server.fault)
+        case ServerStatus.BUILD | ServerStatus.ERROR:
+            return _delete(s, server, Step.DELETE_SERVER)
+        case _:
+            return s.stay(s.timings.apart)
+
+
+def _create(s: Situation) -> Decision:
+    if s.enrolled:
+        return s.absent() or replace(s.stay(_NOW, absent_since=None), forget_guest=True)
+    if not s.complete:
+        return s.stay(s.timings.apart)
+    return replace(_accepted(s), step=Step.CREATE)
+
+
+def _accepted(s: Situation) -> Decision:
+    reason, detail = (s.desktop.reason, s.desktop.detail) if s.desktop.phase is Phase.REPAIRING else (Reason.NONE, "")
+    return s.move(Phase.BUILDING, s.timings.poll, reason=reason, detail=detail, absent_since=None)
+
+
+def _delete(s: Situation, server: Server, step: Step) -> Decision:
+    return replace(s.stay(s.timings.poll), step=step, target=server.id)
+
+
+def _relaunch(s: Situation) -> Decision:
+    if s.in_phase > s.timings.build_timeout:
+        return s.fail(s.desktop.reason, s.desktop.detail)
+    return _launch(s)
+
+
+def _down(s: Situation, *, patience: timedelta) -> Decision | None:
+    """Handle a server that should be up and is not; None = it is up or on its way. Young absences may be stale lists."""
+    server = s.server
+    if s.duplicate:
+        repairing = s.move(Phase.REPAIRING, _NOW, reason=Reason.DUPLICATE_SERVER)
+        return replace(repairing, step=Step.DELETE_DUPLICATE, target=s.duplicate.id, forget_guest=True)
+    if server is None:
+        return s.absent() or s.repair(Reason.SERVER_LOST, _GONE)
+    if server.status is ServerStatus.SHUTOFF:
+        return s.repair(Reason.SERVER_ERROR, server.fault or _GONE_BY_ITSELF) if s.in_phase > patience else s.stay(s.timings.poll)
+    return None
+
+
+def _building(s: Situation) -> Decision:
+    if (down := _down(s, patience=s.timings.apart)) or s.server is None:
+        return down or s.stay(s.timings.poll)
+    if s.server.status is ServerStatus.ERROR:
+        return s.fail(Reason.SERVER_ERROR, s.server.fault)
+    if s.server.status is ServerStatus.ACTIVE:
+        return s.move(Phase.BOOTING, _NOW, reason=s.desktop.reason, detail=s.desktop.detail)
+    if s.in_phase > s.timings.build_timeout:
+        return s.fail(Reason.BUILD_TIMEOUT, f"The cloud did not bring the server up within {_words(s.timings.build_timeout)}.")
+    return s.stay(s.timings.poll)
+
+
+def _booting(s: Situation) -> Decision:  # noqa: PLR0911  # one return a case
+    guest = s.guest
+    if (down := _down(s, patience=s.timings.apart)) or s.server is None:
+        return down or s.stay(s.timings.poll)
+    if s.server.status is ServerStatus.ERROR:
+        return s.fail(Reason.SERVER_ERROR, s.server.fault)
+    if guest is None:
+        return s.repair(Reason.GUEST_SILENT, "")
+    if guest.failure:
+        return s.fail(Reason.GUEST_FAILED, guest.failure)
+    if s.enrolled and s.unheard > s.timings.silent:
+        return s.repair(Reason.GUEST_SILENT, _silence(s))
+    if guest.ready and s.server.status is ServerStatus.ACTIVE and s.server.address:
+        return s.move(Phase.READY, _NOW, address=s.server.address, last_active_at=s.now, idle_warned_at=None)
+    if s.in_phase > s.timings.boot_timeout:
+        return s.fail(Reason.BOOT_TIMEOUT, _hanging(s))
+    return s.stay(s.timings.poll)
+
+
+def _ready(s: Situation) -> Decision:  # noqa: PLR0911  # one return a case
+    guest, server = s.guest, s.server
+    if guest is None:
+        return s.repair(Reason.GUEST_SILENT, "")
+    if guest.failure:
+        return s.fail(Reason.GUEST_FAILED, guest.failure)
+    if s.unheard > s.timings.late and s.observed.servers is not None:
+        # the guest's word outweighs a list: only when it is late does the list count
+        if down := _down(s, patience=_NOW):
+            return down
+        if server is not None and server.status is ServerStatus.ERROR:
+            return s.repair(Reason.SERVER_ERROR, server.fault)
+        if s.unheard > s.timings.silent:
+            return s.repair(Reason.GUEST_SILENT, _silence(s))
+        return s.stay(s.timings.poll)
+    if s.duplicate:
+        return _delete(s, s.duplicate, Step.DELETE_DUPLICATE)
+    return _healthy(s)
+
+
+def _healthy(s: Situation) -> Decision:
+    before, lease = s.desktop, s.lease
+    active_at = _last_active(s)
+    changes: dict[str, object] = {"last_active_at": active_at}
+    if s.server is not None and s.server.status is ServerStatus.ACTIVE and s.server.address:
+        changes["address"] = s.server.address
+    if before.repairs and s.in_phase > s.timings.forgive:
+        changes["repairs"] = 0
+    warnings: list[EventKind] = []
+    warned_at = before.idle_warned_at if before.idle_warned_at and before.idle_warned_at >= active_at else None
+    if warned_at and s.now >= warned_at + lease.idle_warn_before and s.now >= active_at + lease.idle_after:
+        return replace(s.stay(_NOW, **changes), intend=(Desired.STOPPED, Reason.IDLE))
+    if warned_at is None and s.now >= active_at + lease.idle_after - lease.idle_warn_before:
+        warned_at = s.now
+        warnings.append(EventKind.IDLE_WARNING)
+    changes["idle_warned_at"] = warned_at
+    if _lease_warning_due(before, lease, s.now):
+        changes["lease_warned_at"] = s.now
+        warnings.append(EventKind.LEASE_WARNING)
+    due_in = max(
+        timedelta(milliseconds=100), min(s.timings.healthy, _next_date(before, lease, active_at, warned_at, s.now) - s.now)
+    )
+    return replace(s.stay(due_in, **changes), warnings=tuple(warnings))
+
+
+def _lease_warning_due(desktop: Desktop, lease: LeaseRules, now: datetime) -> bool:
+    from_when = desktop.lease_ends_at - lease.warn_before
+    return now >= from_when and (desktop.lease_warned_at is None or desktop.lease_warned_at < from_when)
+
+
+def _next_date(desktop: Desktop, lease: LeaseRules, active_at: datetime, warned_at: datetime | None, now: datetime) -> datetime:
+    idle_end = active_at + lease.idle_after
+    dates = [idle_end - lease.idle_warn_before, desktop.lease_ends_at - lease.warn_before, desktop.lease_ends_at]
+    dates.append(max(idle_end, warned_at + lease.idle_warn_before) if warned_at else idle_end)
+    return min((date for date in dates if date > now), default=desktop.lease_ends_at)
+
+
+def _last_active(s: Situation) -> datetime:
+    """Return the newest sign of use: input, or a computation that needs nobody at the screen."""
+    guest = s.guest
+    if guest is None or guest.seen_at is None:
+        return s.desktop.last_active_at
+    works = is_active(s.lease, input_idle_s=float("inf"), cpu=guest.cpu, gpu=guest.gpu, since_s=0)
+    idle_s = 0.0 if works else min(max(guest.input_idle_s, 0.0), 1e9)
+    return max(s.desktop.last_active_at, guest.seen_at - timedelta(seconds=idle_s))
+
+
+def _silence(s: Situation) -> str:
+    return f"The desktop's agent was last heard of {round(s.unheard.total_seconds())} s ago."
+
+
+def _hanging(s: Situation) -> str:
+    within = f"within {_words(s.timings.boot_timeout)}"
+    guest = s.guest
+    if guest is None or not s.enrolled:
+        return f"The desktop's agent did not report {within}."
+    pending = next((step for step in guest.steps if step.state is not StepState.DONE), None)
+    told = f" ({pending.detail})" if pending and pending.detail else ""
+    return f"The step {pending.name}{told} was not done {within}." if pending else f"The desktop was not ready {within}."
+
+
+def _words(duration: timedelta) -> str:
+    seconds = round(duration.total_seconds())
+    return f"{seconds // 60} min" if seconds >= 60 and seconds % 60 == 0 else f"{seconds} s"
