@@ -185,6 +185,27 @@ class Settings(BaseSettings):
         return self.state_dir / "run"
 
     @property
+    def helper_socket(self) -> Path:
+        """Return the privileged helper's socket."""
+        return self.run_dir / "helper" / "helper.sock"
+
+    @property
+    def deployment_id_path(self) -> Path:
+        """Return the file with the UUID that marks all that this deployment makes in a cloud."""
+        return self.app_dir / "deployment-id"
+
+    def read_deployment_id(self) -> str:
+        """Return this deployment's UUID.
+
+        Raises:
+            ConfigurationError: nothing was deployed here yet.
+        """
+        try:
+            return self.deployment_id_path.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigurationError(f"{self.state_dir} holds no deployment. Start it with: make up") from error
+
+    @property
     def data_dir(self) -> Path:
         """Return the root of the experiments' folders."""
         return self.state_dir / "data"

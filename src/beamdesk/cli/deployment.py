@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import pwd
 import secrets
@@ -77,7 +78,9 @@ def prepare(settings: Settings) -> None:
         _directory(settings.state_dir / "homes", root, 0o700)
         _directory(settings.state_dir / "helper", root, 0o700)
         _write_root(helper_config_path(settings), _helper_config(settings, uid, gid))
-    identifier = settings.app_dir / "deployment-id"
+    if settings.demo:
+        _make_demo_accounts(settings, uid, gid)
+    identifier = settings.deployment_id_path
     if not identifier.exists():
         identifier.write_text(secrets.token_hex(16) + "\n")
         if os.geteuid() == 0:
@@ -96,38 +99,26 @@ def helper_config_path(settings: Settings) -> Path:
     return settings.state_dir / "helper" / "helper.toml"
 
 
-def helper_socket(settings: Settings) -> Path:
-    """Return the helper's socket."""
-    return settings.run_dir / "helper" / "helper.sock"
-
-
 def _helper_config(settings: Settings, uid: int, gid: int) -> str:
-    cpus = os.cpu_count() or 1
-    values: dict[str, str | int] = {
-        "socket": str(helper_socket(settings)),
-        "allowed_uid": uid,
+    limits = {"vcpus": max(1, int((os.cpu_count() or 1) * settings.capacity.cpu_allocation_ratio))}
+    if settings.capacity.memory_mib is not None:
+        limits["memory_mib"] = settings.capacity.memory_mib
+    if settings.capacity.disk_gib is not None:
+        limits["disk_gib"] = settings.capacity.disk_gib
+    values = {
+        "allowed_uids": [uid],
         "socket_gid": gid,
-        "data_root": str(settings.data_dir),
-        "homes_dir": str(settings.state_dir / "homes"),
+        "socket": str(settings.helper_socket),
         "run_dir": str(settings.run_dir / "desktops"),
         "state_dir": str(settings.state_dir / "helper"),
-        "images_index_dir": str(settings.cache_dir / "images" / "index"),
+        "homes_dir": str(settings.state_dir / "homes"),
+        "images_dir": str(settings.cache_dir / "images" / "index"),
+        "data_root": str(settings.data_dir),
         "guest_api_dir": str(settings.run_dir / "guest-api"),
-        "vcpus": max(1, int(cpus * settings.capacity.cpu_allocation_ratio)),
     }
-    if settings.capacity.memory_mib is not None:
-        values["memory_mib"] = settings.capacity.memory_mib
-    if settings.capacity.disk_gib is not None:
-        values["disk_gib"] = settings.capacity.disk_gib
-    lines = [f"{key} = {_toml(value)}" for key, value in values.items()]
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    lines += ["", "[limits]", *(f"{key} = {value}" for key, value in limits.items())]
     return "# Written by `beamdesk up` from its settings; changes here are lost.\n" + "\n".join(lines) + "\n"
-
-
-def _toml(value: str | int) -> str:
-    if isinstance(value, int):
-        return str(value)
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
 
 
 def _write_root(path: Path, text: str) -> None:
@@ -135,14 +126,6 @@ def _write_root(path: Path, text: str) -> None:
     fresh.write_text(text)
     fresh.chmod(0o644)
     fresh.rename(path)
-
-
-def deployment_id(settings: Settings) -> str:
-    """Return this deployment's UUID, which marks all that it makes in a cloud."""
-    try:
-        return (settings.app_dir / "deployment-id").read_text().strip()
-    except OSError as error:
-        raise ConfigurationError(f"{settings.state_dir} holds no deployment. Start it with: make up") from error
 
 
 def ready(settings: Settings) -> bool:
@@ -169,8 +152,30 @@ def welcome(settings: Settings) -> str:
     return "\n".join([*lines, "", "  Stop it with: make down", ""])
 
 
-def _demo_lines(settings: Settings) -> list[str]:
-    from beamdesk.adapters.demo.sign_in import demo_password
+def _make_demo_accounts(settings: Settings, uid: int, gid: int) -> None:
+    """Make the demo accounts' file for the services (hashes) and the note of the password for `up` (root's alone)."""
+    from beamdesk.adapters.demo.people import PEOPLE
+    from beamdesk.adapters.demo.sign_in import make_accounts
 
-    password = demo_password(settings.app_dir)
+    path = demo_accounts_path(settings)
+    if path.exists():
+        return
+    accounts = make_accounts(path, PEOPLE)
+    if os.geteuid() == 0:
+        os.chown(path, uid, gid, follow_symlinks=False)
+    note = settings.state_dir / "demo-password"
+    note.touch(mode=0o600)
+    note.write_text(f"{accounts.fresh_password}\n")
+
+
+def demo_accounts_path(settings: Settings) -> Path:
+    """Return where the hashes of the demo accounts are."""
+    return settings.app_dir / "demo-accounts.json"
+
+
+def _demo_lines(settings: Settings) -> list[str]:
+    try:
+        password = (settings.state_dir / "demo-password").read_text().strip()
+    except OSError:
+        password = f"in {settings.state_dir / 'demo-password'}"
     return [f"    ada, bob (imaging) · chen (diffraction) · olga (operator)      password: {password}"]

@@ -19,6 +19,7 @@ from types import FrameType
 
 EX_CONFIG = 78
 """sysexits.h: a child that ends so is not restarted; its configuration must be corrected first."""
+_HOPELESS = (EX_CONFIG, 2)
 
 _PR_SET_PDEATHSIG = 1
 _STOP_TIMEOUT_S = 10.0
@@ -100,7 +101,7 @@ class Supervisor:
             if status is None:
                 continue
             del self._running[name]
-            if status == EX_CONFIG:
+            if status in _HOPELESS:
                 self.say(f"{name} refused its configuration; see {running.service.log}")
                 return EX_CONFIG
             stable = time.monotonic() - running.started > _STABLE_S
