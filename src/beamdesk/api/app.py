@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any, cast
 
 from fastapi import FastAPI, Request, Response
 from starlette.middleware import Middleware
 
 from beamdesk import __version__
+from beamdesk.api import data as data_endpoints
 from beamdesk.api import desktops, events, experiments, flavors, images, logins, problems, thumbnails
 from beamdesk.api.middleware import MAX_BODY_BYTES, BodyLimit, JsonOnly, LastResort, SafeHeaders
 from beamdesk.app.context import App
+from beamdesk.app.data import Data
 
 _DESCRIPTION = """
 Cloud desktops beside the data of your experiments. Sign in with `POST /logins`, then send the token as
@@ -22,12 +25,13 @@ _TAGS = [
     {"name": "images", "description": "What desktops are made from."},
     {"name": "flavors", "description": "Sizes and their availability now."},
     {"name": "desktops", "description": "Apply, follow, connect, stop, start, extend, delete."},
+    {"name": "data", "description": "Folders, downloads and previews of an experiment."},
     {"name": "events", "description": "What happened, and what happens now."},
 ]
 
 
-def create_api(app: App) -> FastAPI:
-    """Return the API as an ASGI application.
+def create_api(app: App, data: Data | None = None) -> FastAPI:
+    """Return the API as an ASGI application; without ``data`` the endpoints of files answer that this site serves none.
 
     FastAPI's own telemetry stays off: its logs would carry the inputs of failed requests, passwords among them.
     """
@@ -39,6 +43,7 @@ def create_api(app: App) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
         middleware=[
             Middleware(SafeHeaders),
@@ -48,12 +53,26 @@ def create_api(app: App) -> FastAPI:
         ],
     )
     api.state.beamdesk = app
+    api.state.data = data
     api.state.streams = events.Streams()
     problems.install(api)
     # events before desktops: a fixed path must win over one with a placeholder
-    for module in (logins, experiments, images, flavors, events, desktops, thumbnails):
+    for module in (logins, experiments, images, flavors, events, desktops, thumbnails, data_endpoints):
         api.include_router(module.router)
+    api.openapi = lambda: _document(api)  # type: ignore[method-assign]  # FastAPI's documented way to change the document
     return api
+
+
+def _document(api: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document; FastAPI lists a problem under application/json too, which is never sent."""
+    if api.openapi_schema is None:
+        document = FastAPI.openapi(api)
+        for path in document["paths"].values():
+            for operation in path.values():
+                for status, response in operation["responses"].items():
+                    if int(status) >= HTTPStatus.BAD_REQUEST:
+                        response["content"].pop("application/json", None)
+    return cast(dict[str, Any], api.openapi_schema)
 
 
 def _refusal(request: Request, status: int) -> Response:

@@ -18,9 +18,9 @@ _NAME = "At most 60 characters, none of them invisible."
 class NewDesktop(Input):
     """An application for a desktop. Without a name it gets a sensible one."""
 
-    experiment: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", examples=["heps-2026-0147"])
-    image: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", examples=["imaging"])
-    flavor: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", examples=["medium"])
+    experiment: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", examples=["heps-2026-0147"])
+    image: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", examples=["imaging"])
+    flavor: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", examples=["medium"])
     name: str = Field(default="", max_length=200, description=_NAME, examples=["Sandstone, run 3"])
 
 

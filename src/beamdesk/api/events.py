@@ -139,7 +139,7 @@ class EventStream(StreamingResponse):
 
 @router.get(
     "/events/stream",
-    response_class=EventStream,
+    response_class=StreamingResponse,
     responses={
         **documented("not_found", "too_many_requests"),
         200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}},

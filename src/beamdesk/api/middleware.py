@@ -15,6 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from beamdesk.domain.errors import BeamdeskError
+
 MAX_BODY_BYTES = 64 * 1024
 _LOG = structlog.get_logger("beamdesk.api")
 _DEFAULTS = {
@@ -49,7 +51,11 @@ class SafeHeaders:
 
 
 class LastResort:
-    """Answer an unexpected exception with a plain problem, and log it with its stack, once."""
+    """Answer an unexpected exception with a plain problem, and log it with its stack, once.
+
+    When the response is under way already, it is left incomplete: the server then closes the connection, and the client sees a
+    transfer that broke off.
+    """
 
     def __init__(self, app: ASGIApp, answer: Callable[[Request], Response]) -> None:
         self.app = app
@@ -66,9 +72,15 @@ class LastResort:
 
         try:
             await self.app(scope, receive, note_start)
-        except Exception:
+        except Exception as error:
+            expected = error.__cause__ or error
+            if started and isinstance(expected, BeamdeskError):
+                _LOG.warning("api.broken_off", path=scope.get("path"), code=expected.code, message=expected.message)
+                return
             _LOG.exception("api.unexpected", method=scope.get("method"), path=scope.get("path"))
-            if started or scope["type"] != "http":
+            if started:
+                return
+            if scope["type"] != "http":
                 raise
             await self.answer(Request(scope))(scope, receive, send)
 

@@ -136,10 +136,10 @@ def _read_private(path: Path) -> bytes:
 def _parse(path: Path, content: bytes) -> dict[str, _Entry]:
     try:
         document = json.loads(content)
-        accounts = document["accounts"] if document["format"] == _FORMAT else None
+        accounts = document["accounts"].items() if document["format"] == _FORMAT else ()
         return {
             str(login): _Entry(PersonId(str(one["person"])), bytes.fromhex(one["salt"]), bytes.fromhex(one["hash"]))
-            for login, one in accounts.items()
+            for login, one in accounts
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(f"The demo accounts in {path} are damaged. Remove the file to get new ones.") from error
