@@ -1,4 +1,4 @@
-"""Start the privileged helper: ``python -m beamdesk.adapters.local.helper --config FILE [--lifeline-fd N]``.
+"""Start the privileged helper: ``python -m beamdesk.adapters.local.helper --config FILE [--lifeline FD]``.
 
 Ends, and ends every container, on SIGTERM, SIGINT or when the other end of the lifeline closes.
 """
@@ -32,7 +32,9 @@ def main() -> int:
     """Run the helper until it is told to end; the exit status is 2 for a bad configuration."""
     parser = argparse.ArgumentParser(prog="beamdesk-helper", description="Starts desktop containers for Beamdesk. Runs as root.")
     parser.add_argument("--config", type=Path, required=True, help="configuration file, root's alone")
-    parser.add_argument("--lifeline-fd", type=int, help="end when the other end of this descriptor closes")
+    parser.add_argument(
+        "--lifeline", dest="lifeline_fd", type=int, metavar="FD", help="end when the other end of this descriptor closes"
+    )
     arguments = parser.parse_args()
     os.umask(0o077)
     try:
@@ -61,21 +63,29 @@ def make_folders(config: Config) -> None:
         BadConfig: naming the folder.
     """
     for folder, mode, gid in (
-        (config.run_dir, 0o710, config.socket_gid),
+        (config.run_dir, 0o750, config.socket_gid),
         (config.streams_dir, 0o710, config.socket_gid),
         (config.stage_dir, 0o700, 0),
         (config.state_dir, 0o700, 0),
         (config.console_dir, 0o700, 0),
         (config.records_dir, 0o700, 0),
         (config.homes_dir, 0o700, 0),
+        (config.images_index_dir, 0o755, 0),
     ):
-        require_root_only(folder.parent)
-        folder.mkdir(exist_ok=True)
+        _make_folder(folder, mode, gid)
+    for folder in (config.data_root, config.socket.parent):
         require_root_only(folder)
+
+
+def _make_folder(folder: Path, mode: int, gid: int) -> None:
+    if not folder.exists():
+        if not folder.parent.exists():
+            _make_folder(folder.parent, 0o755, 0)
+        require_root_only(folder.parent)
+        folder.mkdir()
         os.chown(folder, 0, gid)
         folder.chmod(mode)
-    for folder in (config.images_dir, config.data_root, config.socket.parent):
-        require_root_only(folder)
+    require_root_only(folder)
 
 
 def take_lock(config: Config) -> int:
@@ -128,7 +138,7 @@ async def run(config: Config, cgroups: Cgroups) -> None:
     for name in service.missing:
         say(f"this machine lacks {name}: no desktop can start")
     listener = server.listen(str(config.socket), config.socket_gid)
-    serving = asyncio.create_task(server.Server(service, config.allowed_uids).serve(listener))
+    serving = asyncio.create_task(server.Server(service, config.allowed_uid).serve(listener))
     say(f"listening on {config.socket}")
     await ending.wait()
     serving.cancel()

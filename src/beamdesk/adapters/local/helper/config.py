@@ -30,34 +30,30 @@ class IdRange:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What one container may use beside its CPU, memory and disk, and what all may use together (0 = from the machine)."""
-
-    vcpus: int = 0
-    memory_mib: int = 0
-    disk_gib: int = 0
-    pids: int = 2048
-    scratch_percent: int = 50
-    """Share of its memory that a desktop may use for changes to its root file system; they count as its memory."""
-
-
-@dataclass(frozen=True, slots=True)
 class Config:
-    """Parsed configuration; see ``docs/explanation/local-desktops.md`` for each key."""
+    """Parsed configuration; see ``docs/explanation/local-desktops.md`` for each key.
 
-    allowed_uids: tuple[int, ...]
+    ``vcpus``, ``memory_mib`` and ``disk_gib`` are what all desktops may use together; 0 = decided from the machine.
+    """
+
+    allowed_uid: int
     socket_gid: int
     run_dir: Path
     state_dir: Path
     homes_dir: Path
-    images_dir: Path
+    images_index_dir: Path
     data_root: Path
     guest_api_dir: Path
     socket: Path
     person_ids: IdRange = IdRange(20000, 29999)
     experiment_gids: IdRange = IdRange(30000, 39999)
     container_ids: IdRange = IdRange(0x30000000, 0x6FFFFFFF)
-    limits: Limits = Limits()
+    vcpus: int = 0
+    memory_mib: int = 0
+    disk_gib: int = 0
+    pids_max: int = 2048
+    scratch_percent: int = 50
+    """Share of its memory that a desktop may use for changes to its root file system; they count as its memory."""
     lifeline_fd: int = -1
     init: tuple[str, ...] = DEFAULT_INIT
 
@@ -87,7 +83,7 @@ class Config:
         return self.state_dir / "servers"
 
 
-_PATHS = ("run_dir", "state_dir", "homes_dir", "images_dir", "data_root", "guest_api_dir")
+_PATHS = ("run_dir", "state_dir", "homes_dir", "images_index_dir", "data_root", "guest_api_dir")
 _RANGES = ("person_ids", "experiment_gids", "container_ids")
 
 
@@ -128,13 +124,15 @@ def parse(data: dict[str, Any]) -> Config:
     for name in _RANGES:
         if name in values:
             values[name] = _range(name, values[name])
-    values["allowed_uids"] = tuple(_integer("allowed_uids", item) for item in _list("allowed_uids", values.get("allowed_uids")))
-    values["socket_gid"] = _integer("socket_gid", values.get("socket_gid"))
+    for name in ("allowed_uid", "socket_gid"):
+        values[name] = _integer(name, values.get(name))
+    for name, low in (("vcpus", 0), ("memory_mib", 0), ("disk_gib", 0), ("pids_max", 16), ("scratch_percent", 1)):
+        if name in values:
+            values[name] = _integer(name, values[name], low=low)
     if "lifeline_fd" in values:
         values["lifeline_fd"] = _integer("lifeline_fd", values["lifeline_fd"], low=-1)
     if "init" in values:
         values["init"] = tuple(_text("init", item) for item in _list("init", values["init"]))
-    values["limits"] = _limits(values.get("limits", {}))
     return Config(**values)
 
 
@@ -184,13 +182,3 @@ def _range(name: str, value: object) -> IdRange:
     if len(items) != 2 or items[0] > items[1]:
         raise BadConfig(f"{name}: [first, last] is needed")
     return IdRange(items[0], items[1])
-
-
-def _limits(value: object) -> Limits:
-    if not isinstance(value, dict):
-        raise BadConfig("limits: a table is needed")
-    known = {field.name for field in fields(Limits)}
-    unknown = value.keys() - known
-    if unknown:
-        raise BadConfig(f"limits: unknown key {min(unknown)!r}")
-    return Limits(**{name: _integer(f"limits.{name}", item) for name, item in value.items()})

@@ -95,7 +95,7 @@ class Container:
 
     def _limits(self) -> GroupLimits:
         rules = (*STANDARD, *{node.rule: None for card in self.grant.cards for node in card.nodes})
-        return GroupLimits(self.grant.vcpus, self.grant.memory_mib * 2**20, self.config.limits.pids, rules)
+        return GroupLimits(self.grant.vcpus, self.grant.memory_mib * 2**20, self.config.pids_max, rules)
 
     async def _watch(self) -> None:
         self.exit_status = await children.wait(self.supervisor)

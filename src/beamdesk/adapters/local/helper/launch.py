@@ -43,7 +43,7 @@ def _become_container(config: Config, plan: Plan, join: Callable[[], None], stat
     """Run in the child; the close-on-exec ``status_fd`` says why it failed, or nothing when systemd-nspawn runs."""
     try:
         os.setsid()
-        staged = stage.build(config, plan, config.limits.scratch_percent)
+        staged = stage.build(config, plan)
         arguments = nspawn.command(plan, staged, config.init)
         # Only now: the device filter of these groups would also keep us from the loop device.
         join()

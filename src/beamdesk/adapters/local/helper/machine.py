@@ -21,11 +21,10 @@ _PROBE = "probe"
 
 def facts(config: Config, missing: tuple[str, ...]) -> HostFacts:
     """Return the totals that desktops may use; what the configuration leaves open comes from the machine."""
-    limits = config.limits
     return HostFacts(
-        vcpus=limits.vcpus or (os.cpu_count() or 1) * CPU_OVERCOMMIT,
-        memory_mib=limits.memory_mib or _memory_mib(),
-        disk_gib=limits.disk_gib or _disk_gib(config.homes_dir),
+        vcpus=config.vcpus or (os.cpu_count() or 1) * CPU_OVERCOMMIT,
+        memory_mib=config.memory_mib or _memory_mib(),
+        disk_gib=config.disk_gib or _disk_gib(config.homes_dir),
         gpus=tuple(card.name for card in devices.discover()),
         missing=missing,
     )
@@ -50,7 +49,7 @@ async def find_missing(config: Config, cgroups: Cgroups) -> tuple[str, ...]:
     if not await _works(lambda: os.close(idmap.open_mapping(config.container_ids.first))):
         missing.append("user namespaces")
         return tuple(missing)
-    for folder in dict.fromkeys((config.images_dir, config.homes_dir, config.data_root, config.guest_api_dir)):
+    for folder in dict.fromkeys((config.images_index_dir, config.homes_dir, config.data_root, config.guest_api_dir)):
         if not await _works(lambda folder=folder: _try_idmapped(config, folder)):  # type: ignore[misc]
             missing.append(f"idmapped mounts on {folder}")
     if not await _works(lambda: _try_overlay(config)):
@@ -109,7 +108,7 @@ def _try_idmapped(config: Config, folder: Path) -> None:
 
 def _try_overlay(config: Config) -> None:
     stage, mapping = _private(config)
-    _idmapped(config.images_dir, stage / "lower", mapping)
+    _idmapped(config.images_index_dir, stage / "lower", mapping)
     for name in ("upper", "work", "root"):
         (stage / name).mkdir()
     os.chdir(stage)

@@ -34,31 +34,35 @@ class Server:
     """Accepts connections and answers requests, one at a time on each."""
 
     service: Service
-    allowed_uids: tuple[int, ...]
+    allowed_uid: int
     _connections: set[asyncio.Task[None]] = field(default_factory=set)
+    _free: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_CONNECTIONS))
 
     async def serve(self, listener: socket.socket) -> None:
         """Accept until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
+            await self._free.acquire()  # more than this many wait in the kernel's queue
             try:
                 connection, _address = await loop.sock_accept(listener)
             except OSError as error:
                 say(f"accept failed: {error}")
                 await asyncio.sleep(0.1)
-                continue
-            if len(self._connections) >= MAX_CONNECTIONS:
-                connection.close()
+                self._free.release()
                 continue
             task = asyncio.create_task(self._converse(connection))
             self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._connections.discard(task)
+        self._free.release()
 
     async def _converse(self, connection: socket.socket) -> None:
         with connection:
             connection.setblocking(False)
             try:
-                if peer_uid(connection) not in self.allowed_uids:
+                if peer_uid(connection) != self.allowed_uid:
                     await _send(connection, Reply(error="not_allowed", detail="This account may not use the helper."))
                     return
                 received = bytearray()

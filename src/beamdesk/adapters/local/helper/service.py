@@ -41,7 +41,7 @@ class Service:
     containers: dict[str, Container] = field(default_factory=dict)
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _opening: int = 0
+    _opening: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_OPENING))
 
     @property
     def homes(self) -> Homes:
@@ -116,11 +116,13 @@ class Service:
             HelperError: the child did not answer.
         """
         check_account(self.config, request.account)
-        if self._opening >= MAX_OPENING:
-            raise HelperError("busy", "Too many files are being opened; try again in a moment.")
-        self._opening += 1
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                await self._opening.acquire()
+        except TimeoutError as error:
+            raise HelperError("busy", "Too many files are being opened; try again in a moment.") from error
         ended = asyncio.create_task(children.wait(children.fork(lambda: openfile.serve(self.config, request, connection))))
-        ended.add_done_callback(lambda _task: self._opened())
+        ended.add_done_callback(lambda _task: self._opening.release())
         done, _pending = await asyncio.wait({ended}, timeout=OPEN_TIMEOUT_S)
         if not done:
             raise HelperError("busy", "The data storage does not answer; try again in a moment.")
@@ -132,9 +134,6 @@ class Service:
         self.closing = True
         await asyncio.gather(*(self.stop(ByDesktop(name)) for name in tuple(self.containers)))
         self.cgroups.remove_parent()
-
-    def _opened(self) -> None:
-        self._opening -= 1
 
     def _facts(self) -> HostFacts:
         return machine.facts(self.config, self.missing)
@@ -183,7 +182,7 @@ class Service:
 
     def _container(self, request: Start, home: Home | None) -> Container:
         """Decide everything about a new container, or refuse it."""
-        found = layers.find(self.config.images_dir, request.image)
+        found = layers.find(self.config.images_index_dir, request.image)
         running = self.containers.values()
         taken = {card.name for item in running for card in item.grant.cards}
         cards = devices.choose(request.gpus, devices.discover(), taken) if request.gpus else ()

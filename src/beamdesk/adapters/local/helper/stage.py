@@ -60,7 +60,7 @@ class Stage:
         self.binds.append(Bind(place, target, bool(attributes & syscalls.MOUNT_ATTR_RDONLY)))
 
 
-def build(config: Config, plan: Plan, scratch_percent: int) -> Stage:
+def build(config: Config, plan: Plan) -> Stage:
     """Leave the host's mount namespace and prepare everything ``plan`` names.
 
     Raises:
@@ -74,7 +74,7 @@ def build(config: Config, plan: Plan, scratch_percent: int) -> Stage:
     flags = syscalls.MS_NOSUID | syscalls.MS_NOEXEC
     syscalls.mount("beamdesk", str(stage.folder), "tmpfs", flags, "mode=0700,size=1m,nr_inodes=1024")
     _hide_host(stage)
-    _root(stage, plan, mapping, scratch_percent)
+    _root(stage, plan, mapping, config.scratch_percent)
     _home(stage, plan, mapping)
     for mount in plan.data:
         _data(stage, config, mount, mapping)
