@@ -101,7 +101,7 @@ class TreePreview:
 class ImagePreview:
     """A picture. ``low`` and ``high`` are the data values of the darkest and brightest colour, None for a photograph.
 
-    ``count`` slices exist along ``axis``; this is number ``index``. ``shape`` is that of the data, ``dataset`` its path in the file.
+    There are ``count`` slices along ``axis``, this is number ``index``; ``shape`` is the data's, ``dataset`` its path in the file.
     """
 
     png: bytes
