@@ -1,0 +1,102 @@
+"""Python packages for images: wheels are fetched by the host's pip as the host configures it, and installed inside without network.
+
+Requirements are pinned with hashes, so it does not matter which mirror the host uses, and nothing of the host's configuration
+reaches the image.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from . import chroot
+from .errors import BuildError
+from .recipes import Venv
+
+_GLIBC = range(36, 4, -1)
+"""Debian 12 has glibc 2.36; wheels for that or any older one run."""
+_WHEELS = "var/tmp/wheels"
+
+
+def host_pip() -> list[str]:
+    """Return the command of a pip on this host.
+
+    Raises:
+        BuildError: there is none.
+    """
+    for interpreter in (sys.executable, "/usr/bin/python3"):
+        command = [interpreter, "-m", "pip"]
+        if Path(interpreter).exists() and subprocess.run([*command, "--version"], capture_output=True, check=False).returncode == 0:
+            return command
+    raise BuildError("images with Python packages need pip on this host: install the package python3-pip")
+
+
+def fetch(log: chroot.Log, requirements: Path, python_version: str, target: Path) -> None:
+    """Download exactly the wheels of ``requirements`` for the image's Python (``"3.11"``) into ``target``."""
+    machine = platform.machine()
+    tags = [f"manylinux_2_{minor}_{machine}" for minor in _GLIBC] + [f"manylinux2014_{machine}", f"linux_{machine}"]
+    if machine == "x86_64":
+        tags += ["manylinux2010_x86_64", "manylinux1_x86_64"]
+    short = python_version.replace(".", "")
+    command = [
+        *host_pip(),
+        "download",
+        "--quiet",
+        "--no-input",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--require-hashes",
+        "--implementation=cp",
+    ]
+    command += [
+        f"--python-version={python_version}",
+        f"--abi=cp{short}",
+        "--abi=abi3",
+        "--abi=none",
+        *(f"--platform={tag}" for tag in tags),
+    ]
+    # pip's own settings (index, proxy, certificates) come from the host's configuration and environment
+    env = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
+    chroot.run(log, "fetching Python packages", [*command, "--dest", str(target), "--requirement", str(requirements)], env=env)
+
+
+def install(log: chroot.Log, root: Path, venv: Venv, wheels: Path) -> None:
+    """Make ``venv`` inside ``root`` from the fetched ``wheels``; modules are compiled, pip itself stays out."""
+    inside = f"/{_WHEELS}"
+    chroot.bind(wheels, root / _WHEELS)
+    try:
+        shutil.copyfile(venv.requirements, wheels / "requirements.lock")
+        options = ["--system-site-packages"] if venv.system_site_packages else []
+        chroot.run_inside(log, f"making {venv.path}", root, ["python3", "-m", "venv", "--without-pip", *options, venv.path])
+        (pip,) = (root / "usr/share/python-wheels").glob("pip-*.whl")
+        command = [
+            f"{venv.path}/bin/python3",
+            f"/{pip.relative_to(root)}/pip",
+            "--isolated",
+            "install",
+            "--no-index",
+            "--no-deps",
+            "--require-hashes",
+        ]
+        command += ["--quiet", "--no-compile", "--no-warn-script-location", "--root-user-action=ignore", "--find-links", inside]
+        chroot.run_inside(log, f"installing into {venv.path}", root, [*command, "--requirement", f"{inside}/requirements.lock"])
+        compile_tree(log, root, f"{venv.path}/lib")
+    finally:
+        chroot.unmount(root / _WHEELS)
+        (root / _WHEELS).rmdir()
+
+
+def compile_tree(log: chroot.Log, root: Path, path: str) -> None:
+    """Byte-compile the modules below ``path`` with the root's Python; they are never checked again, which saves start-up time."""
+    command = ["python3", "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash", path]
+    # packages may carry templates or code for other Pythons that do not compile: they stay as source
+    chroot.run_inside(log, f"compiling {path}", root, ["sh", "-c", '"$@" || true', "sh", *command])
+
+
+def version_inside(root: Path) -> str:
+    """Return the Python version of ``root`` as ``"3.11"``."""
+    return (root / "usr/bin/python3").readlink().name.removeprefix("python")

@@ -1,0 +1,246 @@
+"""The desktop's life: starts its programs, finds out by looking what is really there, and reports and repairs what is not.
+
+One loop for the start and for every repair: nothing counts as up because it was started, only because it was seen. Runs in the main
+thread; everything slow about looking (pictures, the streaming server's answers) is the observer's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import select
+import signal
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+from beamdesk.guest import processes, stream
+from beamdesk.guest.accounts import Person
+from beamdesk.guest.components import BACKGROUND, DISPLAY_NUMBER, FIRST_SIZE, Component, Stage, components, environment
+from beamdesk.guest.console import Console
+from beamdesk.guest.errors import DisplayError
+from beamdesk.guest.progress import Progress
+from beamdesk.guest.supervisor import Running, Supervisor
+from beamdesk.guest.x11 import SOCKETS, DesktopProbe, Display
+from beamdesk.guest.xresize import resize
+from beamdesk.protocol.guest import Identity, StepName, StepState
+
+_LOOK_FAST_S, _LOOK_S, _WATCH_S = 0.005, 0.04, 1.0
+_DISPLAY_LIMIT_S = 8.0
+"""A started X server that does not answer for so long is ended and started again."""
+_DESKTOP_PATIENCE_S = 5.0
+"""Programs that wait for the whole desktop start anyway after so long."""
+_GRACE_S = 0.7
+
+
+class Session:
+    """The programs and the display of one person's desktop."""
+
+    def __init__(
+        self, person: Person, identity: Identity, progress: Progress, console: Console, clock: Callable[[], float]
+    ) -> None:
+        self._person = person
+        self._identity = identity
+        self._progress = progress
+        self._console = console
+        self._clock = clock
+        self._environment = environment(person, identity)
+        self._output = processes.Output(lambda name, line: console.say("output", program=name, line=line))
+        self._supervisor = Supervisor(components(person, identity.stream), self._start, self._end, clock)
+        self._display: Display | None = None
+        self._display_since = 0.0
+        self._stopping = False
+        self._stuck: set[str] = set()
+        self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.cookie = b""
+
+    def stop(self) -> None:
+        """Ask :meth:`run` to end; may be called by any thread or signal handler."""
+        self._stopping = True
+        self._wake()
+
+    def report_stuck(self, name: str) -> None:
+        """Have a program that runs but does not answer ended and started again; may be called by any thread."""
+        self._stuck.add(name)
+        self._wake()
+
+    def pids(self) -> list[int]:
+        """Return the process ids of the desktop's own programs."""
+        return self._supervisor.pids()
+
+    def stream_is_up(self) -> bool:
+        """Tell whether the streaming server was seen to accept connections and has not ended since."""
+        return self._progress.state(StepName.STREAM) is StepState.DONE
+
+    def notify(self, title: str, text: str) -> processes.Process:
+        """Show a message on the desktop."""
+        command = ("/usr/bin/notify-send", "--app-name=Beamdesk", "--icon=beamdesk", "--urgency=critical", "--", title, text)
+        return processes.start("notice", command, self._person, self._environment, self._output)
+
+    def run(self) -> None:
+        """Bring the desktop up and keep it up until :meth:`stop`."""
+        stream.prepare(self._identity.stream.listen, self._person)
+        SOCKETS.mkdir(mode=0o1777, exist_ok=True)
+        SOCKETS.chmod(0o1777)
+        self._set(StepName.DISPLAY, StepState.RUNNING)
+        while not self._stopping:
+            self._repair()
+            self._look()
+            self._supervisor.start_due(self._reached())
+            self._wait()
+        self._close_display()
+        self._supervisor.stop_all()
+
+    # -- programs
+
+    def _start(self, component: Component) -> processes.Process:
+        if component.name == "xserver":
+            self._prepare_display()
+        if component.name == "bus":
+            (self._person.runtime / "bus").unlink(missing_ok=True)
+        env = {**self._environment, **component.environment}
+        process = processes.start(component.name, component.command, self._person, env, self._output, nice=component.nice)
+        if component.victim:
+            processes.prefer_as_victim(process)
+        self._console.say("started", program=component.name, pid=process.pid)
+        return process
+
+    def _end(self, running: list[Running]) -> None:
+        processes.stop_all([process for process in running if isinstance(process, processes.Process)], _GRACE_S)
+
+    def _repair(self) -> None:
+        for name in sorted(self._stuck):
+            self._kill(name, "does not answer")
+        self._stuck.clear()
+        for component in self._supervisor.reap():
+            self._console.say("ended", program=component.name, cause=self._supervisor.cause(component.name))
+            if component.vital:
+                self._close_display()
+        self._progress.fail(self._supervisor.failure())
+
+    def _kill(self, name: str, why: str) -> None:
+        process = self._supervisor.process(name)
+        if isinstance(process, processes.Process):
+            self._console.say("killing", program=name, cause=why)
+            process.signal(signal.SIGKILL)
+
+    # -- looking
+
+    def _look(self) -> None:
+        if self._display is None:
+            self._connect()
+        if self._display is not None:
+            self._look_at_desktop(self._display)
+        self._look_at_stream()
+
+    def _connect(self) -> None:
+        if self._supervisor.process("xserver") is None or not (SOCKETS / f"X{DISPLAY_NUMBER}").exists():
+            return self._display_missing()
+        try:
+            display = Display(DISPLAY_NUMBER, self.cookie)
+            resize(display, *FIRST_SIZE)
+            display.paint_root(BACKGROUND)
+            display.sync()
+        except DisplayError as error:
+            return self._display_missing(str(error))
+        self._display = display
+        self._display_since = self._clock()
+        return self._set(StepName.DISPLAY, StepState.DONE)
+
+    def _display_missing(self, why: str = "") -> None:
+        cause = self._supervisor.cause("xserver")
+        self._set(StepName.DISPLAY, StepState.RUNNING, f"the X server {cause}" if cause else "")
+        if self._supervisor.process("xserver") and self._clock() - self._display_since > _DISPLAY_LIMIT_S:
+            self._display_since = self._clock()
+            self._kill("xserver", why or "does not answer")
+
+    def _look_at_desktop(self, display: Display) -> None:
+        try:
+            missing = DesktopProbe(display).missing()
+        except DisplayError as error:
+            self._close_display()
+            self._kill("xserver", str(error))
+            return
+        if not missing:
+            self._set(StepName.DESKTOP, StepState.DONE)
+            return
+        causes = [f"{name} {cause}" for name in ("wm", "desktop", "panel") if (cause := self._supervisor.cause(name))]
+        self._set(StepName.DESKTOP, StepState.RUNNING, "; ".join(causes) or f"waiting for {missing}")
+
+    def _look_at_stream(self) -> None:
+        listen = self._identity.stream.listen
+        if self._supervisor.process("stream") is None:
+            cause = self._supervisor.cause("stream")
+            state = StepState.RUNNING if cause else StepState.WAITING
+            self._set(StepName.STREAM, state, f"the streaming server {cause}" if cause else "")
+        elif self._progress.state(StepName.STREAM) is not StepState.DONE:
+            stream.open_to_gateway(listen)
+            done = stream.accepts(listen)
+            self._set(StepName.STREAM, StepState.DONE if done else StepState.RUNNING)
+
+    def _set(self, name: StepName, state: StepState, detail: str = "") -> None:
+        if state is StepState.RUNNING and self._supervisor.failure():
+            state = StepState.FAILED
+        self._progress.set(name, state, detail)
+
+    # -- waiting
+
+    def _reached(self) -> frozenset[Stage]:
+        reached = {Stage.NOTHING}
+        if self._display is not None and (self._person.runtime / "bus").exists():
+            reached.add(Stage.DISPLAY)
+            patient = self._clock() - self._display_since < _DESKTOP_PATIENCE_S
+            if self._progress.state(StepName.DESKTOP) is StepState.DONE or not patient:
+                reached.add(Stage.DESKTOP)
+        return frozenset(reached)
+
+    def _wait(self) -> None:
+        states = {self._progress.state(name) for name in (StepName.DESKTOP, StepName.STREAM)}
+        if self._display is None:
+            pause = _LOOK_FAST_S if self._supervisor.process("xserver") else _LOOK_S
+        else:
+            pause = _WATCH_S if states == {StepState.DONE} else _LOOK_S
+        poll = select.poll()
+        for fd in (self._wake_reader, *self._supervisor.pidfds()):
+            poll.register(fd, select.POLLIN)
+        poll.poll(pause * 1000)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_reader, 4096)
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_writer, b"\0")
+
+    # -- display
+
+    def _prepare_display(self) -> None:
+        self._close_display()
+        self._display_since = self._clock()
+        self.cookie = secrets.token_bytes(16)
+        write_authority(self._person, self.cookie)
+        for leftover in (SOCKETS / f"X{DISPLAY_NUMBER}", SOCKETS.parent / f".X{DISPLAY_NUMBER}-lock"):
+            leftover.unlink(missing_ok=True)
+
+    def _close_display(self) -> None:
+        if self._display:
+            self._display.close()
+            self._display = None
+        for name in (StepName.DISPLAY, StepName.DESKTOP, StepName.STREAM):
+            if self._progress.state(name) is StepState.DONE:
+                self._set(name, StepState.RUNNING, "starting again")
+
+
+def write_authority(person: Person, cookie: bytes) -> Path:
+    """Write the X cookie where the person's programs look for it (Xau format, any host, display 0)."""
+    path = person.runtime / "Xauthority"
+    draft = person.runtime / ".Xauthority.new"
+    draft.unlink(missing_ok=True)
+    parts = (b"", str(DISPLAY_NUMBER).encode(), b"MIT-MAGIC-COOKIE-1", cookie)
+    record = struct.pack(">H", 0xFFFF) + b"".join(struct.pack(">H", len(part)) + part for part in parts)
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        os.fchown(fd, person.uid, person.gid)
+        file.write(record)
+    draft.rename(path)
+    return path
