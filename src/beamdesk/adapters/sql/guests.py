@@ -35,7 +35,7 @@ class SqlGuests(Tables):
 
     async def remove(self, desktop_id: DesktopId) -> None:
         """Forget the guest and its nonces; absent is fine."""
-        for table in (_nonce, _guest, _thumbnail):
+        for table in (_guest, _nonce, _thumbnail):  # guest first, as when a nonce is spent: no deadlock
             await self._write(delete(table).where(table.c.desktop_id == desktop_id))
 
     async def get(self, desktop_id: DesktopId) -> Guest | None:

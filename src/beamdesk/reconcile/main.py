@@ -1,0 +1,129 @@
+"""The reconciler's loops. `run` is the whole process but for opening store and cloud; start it as often as you like."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+import structlog
+
+from beamdesk.ports.clock import Clock, Secrets
+from beamdesk.ports.cloud import Cloud
+from beamdesk.ports.store import Claimed, Store
+from beamdesk.reconcile.rules import ReconcileRules
+from beamdesk.reconcile.sweeper import Sweeper
+from beamdesk.reconcile.worker import Worker
+
+log = structlog.get_logger("beamdesk.reconcile")
+
+
+class Hint:
+    """A wake-up within the process: calling it is cheap, from any task. It is never needed, only quicker."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def __call__(self) -> None:
+        """Wake the reconciler of this process."""
+        self._event.set()
+
+    async def wait(self) -> None:
+        """Wait for the next wake-up."""
+        await self._event.wait()
+        self._event.clear()
+
+
+class _Loop:
+    """Claims and processes, never more than ``concurrency`` at once."""
+
+    def __init__(self, worker: Worker, clock: Clock, rules: ReconcileRules, hint: Hint) -> None:
+        self._worker = worker
+        self._clock = clock
+        self._rules = rules
+        self._hint = hint
+        self._passes: set[asyncio.Task[None]] = set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            free = self._rules.concurrency - len(self._passes)
+            claimed = await self._claim(free) if free else ()
+            for one in claimed:
+                task = asyncio.create_task(self._pass(one), name=f"pass-{one.desktop.id}")
+                self._passes.add(task)
+                task.add_done_callback(self._passes.discard)
+            if len(claimed) < free or not free:
+                await self._hint.wait()
+        if self._passes:
+            await asyncio.wait(self._passes, timeout=2 * self._rules.call_timeout.total_seconds())
+
+    async def _claim(self, free: int) -> tuple[Claimed, ...]:
+        try:
+            return await self._worker.claim(free)
+        except Exception:  # the outermost frame of the loop: a store that is away comes back
+            log.exception("claim.failed")
+            await asyncio.sleep(1)
+            return ()
+
+    async def _pass(self, claimed: Claimed) -> None:
+        try:
+            due_at = await self._worker.process(claimed)
+        except Exception:  # the outermost frame: the claim expires and somebody looks again
+            log.exception("pass.failed", desktop=claimed.desktop.id)
+            due_at = None
+        self._remind(due_at)
+
+    def _remind(self, due_at: datetime | None) -> None:
+        """Wake up when this desktop is due again, if that is before the next poll; and now, because a place is free."""
+        loop = asyncio.get_running_loop()
+        if due_at is not None and (left := due_at - self._clock.now()) < self._rules.poll:
+            loop.call_later(max(left.total_seconds(), 0.0), self._hint)
+        if len(self._passes) >= self._rules.concurrency:
+            loop.call_soon(self._hint)
+
+
+async def _repeat(work: Callable[[], Awaitable[object]], every: timedelta, stop: asyncio.Event, name: str) -> None:
+    while not stop.is_set():
+        try:
+            await work()
+        except Exception:  # the outermost frame of the loop
+            log.exception("loop.failed", loop=name)
+            await asyncio.sleep(min(1.0, max(every.total_seconds(), 0.2)))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), every.total_seconds())
+
+
+async def run(
+    store: Store,
+    cloud: Cloud,
+    clock: Clock,
+    secrets: Secrets,
+    rules: ReconcileRules,
+    stop: asyncio.Event,
+    *,
+    hint: Hint | None = None,
+) -> None:
+    """Reconcile until ``stop``; passes that have begun are finished."""
+    hint = hint or Hint()
+    loop = _Loop(Worker(store, cloud, clock, secrets, rules), clock, rules, hint)
+    sweeper = Sweeper(store, cloud, clock, rules)
+
+    async def listen() -> None:
+        await store.wait_for_work(rules.poll.total_seconds())
+        hint()
+
+    async def watch() -> None:
+        now = clock.now()
+        async with store.begin(write=True) as tx:
+            await tx.desktops.wake_silent(now - rules.timings.late, now)
+
+    log.info("reconcile.started")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(loop.run(stop))
+        group.create_task(_repeat(listen, timedelta(0), stop, "listen"))
+        group.create_task(_repeat(watch, rules.watchdog, stop, "watchdog"))
+        group.create_task(_repeat(sweeper.sweep, rules.sweep, stop, "sweep"))
+        await stop.wait()
+        hint()
+    log.info("reconcile.stopped")

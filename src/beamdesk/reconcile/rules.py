@@ -1,0 +1,30 @@
+"""How the reconciler works: times and limits. Built from the settings in wiring, passed explicitly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from beamdesk.domain.decision import Timings
+from beamdesk.domain.lease import LeaseRules
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcileRules:
+    """``claim``: how long a desktop waits for another reconciler when the one that holds it dies.
+
+    ``call_timeout``: the longest a cloud call may take before its answer counts as lost; a claim outlives two of them.
+    """
+
+    timings: Timings = field(default_factory=Timings)
+    lease: LeaseRules = field(default_factory=LeaseRules)
+    concurrency: int = 16
+    claim: timedelta = timedelta(seconds=15)
+    call_timeout: timedelta = timedelta(seconds=7)
+    poll: timedelta = timedelta(milliseconds=250)
+    watchdog: timedelta = timedelta(milliseconds=500)
+    capacity_for: timedelta = timedelta(seconds=5)
+    sweep: timedelta = timedelta(seconds=60)
+    sweep_min_age: timedelta = timedelta(minutes=5)
+    sweep_most: int = 5
+    keep_sessions: timedelta = timedelta(days=1)

@@ -1,0 +1,202 @@
+"""One pass over one desktop: claim, observe, decide, act (at most one write to the cloud), apply.
+
+No transaction is open while the cloud is asked. Every write to the store proves the claim: if it was lost to another reconciler,
+the pass ends without a trace. An exception in the middle leaves the claim to expire, and the next pass begins with observing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import replace
+from datetime import datetime
+from typing import TypeVar
+
+import structlog
+
+from beamdesk.domain.catalog import Resources
+from beamdesk.domain.decision import Decision, Observed, Step
+from beamdesk.domain.desktop import Desktop, QueuePlace
+from beamdesk.domain.errors import CloudError, CloudRefused, CloudUnavailable
+from beamdesk.domain.guest import Guest
+from beamdesk.domain.lifecycle import act_failed, acted, decide
+from beamdesk.domain.secrets import hash_secret
+from beamdesk.domain.server import Server
+from beamdesk.ports.clock import Clock, Secrets
+from beamdesk.ports.cloud import Cloud, ServerAccount, ServerMount, ServerSpec
+from beamdesk.ports.store import Claimed, Store
+from beamdesk.reconcile.apply import ClaimLost, apply_decision, follow_the_wait
+from beamdesk.reconcile.rules import ReconcileRules
+
+log = structlog.get_logger("beamdesk.reconcile")
+T = TypeVar("T")
+
+
+class Worker:
+    """Processes claimed desktops. Any number of workers, in any number of processes, share the work."""
+
+    def __init__(self, store: Store, cloud: Cloud, clock: Clock, secrets: Secrets, rules: ReconcileRules) -> None:
+        self._store = store
+        self._cloud = cloud
+        self._clock = clock
+        self._secrets = secrets
+        self._rules = rules
+        self._capacity: tuple[datetime, Resources | None] | None = None
+
+    async def claim(self, limit: int) -> tuple[Claimed, ...]:
+        """Claim up to ``limit`` due desktops."""
+        now = self._clock.now()
+        async with self._store.begin(write=True) as tx:
+            return await tx.desktops.claim(token=self._secrets.token(), now=now, until=now + self._rules.claim, limit=limit)
+
+    async def process(self, claimed: Claimed) -> datetime | None:
+        """Do one pass; return when the desktop is due again, None when it is gone or somebody else's."""
+        try:
+            observed = await self._observe(claimed.desktop)
+            decision = self._decide(claimed.desktop, observed)
+            if decision.step is Step.ADMIT:
+                claimed, observed, decision = await self._admit(claimed, observed)
+            decision = await self._act(claimed, decision, observed)
+            return await apply_decision(self._store, claimed, decision, self._clock.now())
+        except ClaimLost:
+            log.info("claim.lost", desktop=claimed.desktop.id)
+            return None
+
+    def _decide(self, desktop: Desktop, observed: Observed) -> Decision:
+        rules = self._rules
+        return decide(desktop, observed, self._clock.now(), rules.timings, rules.lease, self._jitter())
+
+    def _jitter(self) -> float:
+        return int.from_bytes(hash_secret(self._secrets.token())[:4]) / 2**32
+
+    async def _observe(self, desktop: Desktop) -> Observed:
+        servers, cloud_error = None, ""
+        try:
+            servers = await self._ask(self._cloud.find_servers(desktop.id))
+        except CloudError as error:
+            cloud_error = error.message
+        # the guest after the servers: a guest that is there proves more than a list that is older
+        async with self._store.begin() as tx:
+            guest = await tx.guests.get(desktop.id)
+        return Observed(servers, guest, cloud_error=cloud_error)
+
+    async def _ask(self, call: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(self._rules.call_timeout.total_seconds()):
+                return await call
+        except TimeoutError as error:
+            raise CloudUnavailable("The cloud did not answer in time.") from error
+
+    async def _admit(self, claimed: Claimed, observed: Observed) -> tuple[Claimed, Observed, Decision]:
+        """Ask for the desktop's share of capacity, and decide again with the answer."""
+        desktop = claimed.desktop
+        try:
+            total = await self._total()
+        except CloudError as error:
+            observed = replace(observed, servers=None, cloud_error=error.message)
+            return claimed, observed, self._decide(desktop, observed)
+        if total is not None and (lacking := total.lacks_for(desktop.resources)):
+            observed = replace(observed, never_fits=lacking)
+        elif total is not None:
+            observed = replace(observed, place=await self._queue(claimed, total))
+        if not observed.never_fits and observed.place is None:
+            claimed = replace(claimed, desktop=replace(desktop, admitted=True))
+        return claimed, observed, self._decide(claimed.desktop, observed)
+
+    async def _queue(self, claimed: Claimed, total: Resources) -> QueuePlace | None:
+        now = self._clock.now()
+        async with self._store.begin(write=True) as tx:
+            try:
+                place = await tx.desktops.admit(claimed, total, now)
+            except LookupError as error:
+                raise ClaimLost from error
+            if place is None:
+                await follow_the_wait(tx, claimed.desktop, now)
+        return place
+
+    async def _total(self) -> Resources | None:
+        now = self._clock.now()
+        if self._capacity is None or now - self._capacity[0] > self._rules.capacity_for:
+            total = await self._ask(self._cloud.capacity())
+            resources = Resources(total.vcpus, total.memory_mib, total.disk_gib, total.gpus) if total else None
+            self._capacity = (now, resources)
+        return self._capacity[1]
+
+    async def _act(self, claimed: Claimed, decision: Decision, observed: Observed) -> Decision:
+        if decision.step is Step.NONE:
+            return decision
+        try:
+            return acted(decision, await self._ask(self._execute(claimed, decision)))
+        except CloudError as error:
+            return act_failed(
+                claimed.desktop,
+                decision,
+                observed,
+                retryable=error.retryable,
+                message=error.message,
+                now=self._clock.now(),
+                timings=self._rules.timings,
+                lease=self._rules.lease,
+                jitter=self._jitter(),
+            )
+
+    async def _execute(self, claimed: Claimed, decision: Decision) -> Server | None:
+        cloud, target = self._cloud, decision.target
+        if decision.step is Step.CREATE:
+            return await cloud.create_server(await self._prepare(claimed))
+        if decision.step is Step.DELETE_HOME:
+            await self._renew(claimed)
+            await cloud.delete_home(claimed.desktop.id)
+            return None
+        if target is None:
+            raise ValueError(f"{decision.step} without a server")
+        if decision.step is Step.START:
+            await cloud.start_server(target, await self._prepare(claimed))
+            return None
+        await self._renew(claimed)
+        await (cloud.stop_server(target) if decision.step is Step.STOP else cloud.delete_server(target))
+        return None
+
+    async def _renew(self, claimed: Claimed) -> None:
+        """Make sure that we still hold the claim, where observing took so long that somebody else may."""
+        now = self._clock.now()
+        if claimed.until - now > self._rules.claim / 2:
+            return
+        async with self._store.begin(write=True) as tx:
+            if not await tx.desktops.renew(claimed, now + self._rules.claim):
+                raise ClaimLost
+
+    async def _prepare(self, claimed: Claimed) -> ServerSpec:
+        """Write down the guest that the server will become, before there is a server; return the order for it."""
+        desktop, now, timings = claimed.desktop, self._clock.now(), self._rules.timings
+        nonce = self._secrets.token()
+        guest = Guest(
+            desktop.id,
+            nonce_hash=hash_secret(nonce),
+            nonce_expires_at=now + timings.build_timeout + timings.boot_timeout,
+            token_hash=None,
+            stream_secret=self._secrets.token(),
+        )
+        async with self._store.begin(write=True) as tx:
+            person = await tx.people.person(desktop.owner)
+            experiment = await tx.people.experiment(desktop.experiment)
+            if person is None or experiment is None or not experiment.has_member(person.id):
+                raise CloudRefused("Its owner is not in the team of the experiment.")
+            await tx.guests.put(guest)  # guest before desktop, as everywhere: no deadlock
+            if not await tx.desktops.renew(claimed, now + self._rules.claim):
+                raise ClaimLost
+        account = ServerAccount(person.login, person.uid, person.uid, (experiment.gid,), person.full_name)
+        return ServerSpec(
+            desktop_id=desktop.id,
+            image_ref=desktop.image_ref,
+            vcpus=desktop.resources.vcpus,
+            memory_mib=desktop.resources.memory_mib,
+            disk_gib=desktop.resources.disk_gib,
+            gpus=desktop.resources.gpus,
+            account=account,
+            mounts=(
+                ServerMount(experiment.folder, "raw", writable=False),
+                ServerMount(experiment.folder, "processed", writable=True),
+            ),
+            nonce=nonce,
+        )
