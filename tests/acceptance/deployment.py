@@ -72,7 +72,9 @@ class Deployment:
     def copy_demo_data(self) -> None:
         """Generate the sample data once per machine, then copy."""
         python = PREFIX / "venv/bin/python"
-        subprocess.run([python, "-m", "beamdesk.adapters.demo.data", "--root", DEMO_DATA, "--chown"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [python, "-m", "beamdesk.adapters.demo.data", "--root", DEMO_DATA, "--chown"], check=True, stdout=subprocess.DEVNULL
+        )
         subprocess.run(["cp", "-a", "--reflink=auto", DEMO_DATA, self.data], check=True)
 
     def start(self) -> str:
@@ -86,7 +88,7 @@ class Deployment:
 
     @property
     def password(self) -> str:
-        return (self.state / "demo-password").read_text().strip()
+        return (self.state / "app" / "demo-password").read_text().strip()
 
     def logs(self) -> str:
         return "\n".join(f"== {path.name}\n{path.read_text()[-4000:]}" for path in sorted((self.state / "log").glob("*.log")))

@@ -78,8 +78,6 @@ def prepare(settings: Settings) -> None:
         _directory(settings.state_dir / "homes", root, 0o700)
         _directory(settings.state_dir / "helper", root, 0o700)
         _write_root(helper_config_path(settings), _helper_config(settings, uid, gid))
-    if settings.demo:
-        _make_demo_accounts(settings, uid, gid)
     identifier = settings.deployment_id_path
     if not identifier.exists():
         identifier.write_text(secrets.token_hex(16) + "\n")
@@ -152,30 +150,8 @@ def welcome(settings: Settings) -> str:
     return "\n".join([*lines, "", "  Stop it with: make down", ""])
 
 
-def _make_demo_accounts(settings: Settings, uid: int, gid: int) -> None:
-    """Make the demo accounts' file for the services (hashes) and the note of the password for `up` (root's alone)."""
-    from beamdesk.adapters.demo.people import PEOPLE
-    from beamdesk.adapters.demo.sign_in import make_accounts
-
-    path = demo_accounts_path(settings)
-    if path.exists():
-        return
-    accounts = make_accounts(path, PEOPLE)
-    if os.geteuid() == 0:
-        os.chown(path, uid, gid, follow_symlinks=False)
-    note = settings.state_dir / "demo-password"
-    note.touch(mode=0o600)
-    note.write_text(f"{accounts.fresh_password}\n")
-
-
-def demo_accounts_path(settings: Settings) -> Path:
-    """Return where the hashes of the demo accounts are."""
-    return settings.app_dir / "demo-accounts.json"
-
-
 def _demo_lines(settings: Settings) -> list[str]:
-    try:
-        password = (settings.state_dir / "demo-password").read_text().strip()
-    except OSError:
-        password = f"in {settings.state_dir / 'demo-password'}"
+    from beamdesk.adapters.demo.sign_in import demo_password
+
+    password = demo_password(settings.app_dir)
     return [f"    ada, bob (imaging) · chen (diffraction) · olga (operator)      password: {password}"]
