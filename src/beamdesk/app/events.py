@@ -39,14 +39,17 @@ async def follow(
 ) -> AsyncIterator[tuple[Event, ...]]:
     """Yield batches of events newer than ``after`` (default: from now), oldest first; an empty batch at least every ``idle_s``.
 
-    The scope is read anew for every batch, so that who leaves a team stops receiving.
+    Person and teams are read anew for every batch, so that who leaves a team or loses a role stops receiving.
     """
     async with app.store.begin() as tx:
         position = after if after is not None else await tx.events.last_id()
     while True:
         async with app.store.begin() as tx:
             newest = await tx.events.last_id()  # read before the page: nothing up to it can be missed
-            owner, experiments = await _scope(tx, caller)
+            person = await tx.people.person(caller.person.id)
+            if person is None:
+                return
+            owner, experiments = await _scope(tx, Caller(person, caller.login_id))
             batch = await tx.events.page(
                 owner=owner,
                 actor=owner,

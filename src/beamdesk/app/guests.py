@@ -37,8 +37,12 @@ from beamdesk.protocol.guest import (
 )
 
 STREAM_LISTEN = "unix:/run/beamdesk/stream/stream.sock"
-SEEN_EVERY = timedelta(seconds=HEARTBEAT_S + 0.5)
-"""Seen and activity are written at most this often: every second heartbeat, so `seen_at` is never older than 2.5 heartbeats."""
+SEEN_EVERY = timedelta(seconds=0.75 * HEARTBEAT_S)
+"""Seen and activity are written at most this often, however often an agent reports.
+
+Regular heartbeats all pass: skipping every second one would leave an agent that is merely late one heartbeat from being taken for
+dead, and its desktop restarted.
+"""
 MAX_DETAIL = 500
 
 _MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
