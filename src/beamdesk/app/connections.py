@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 from beamdesk.app.audit import audited
 from beamdesk.app.context import App
@@ -18,6 +18,7 @@ from beamdesk.domain.secrets import hash_secret
 from beamdesk.domain.session import Session, Ticket, ViewerRole
 from beamdesk.ports.store import Transaction
 
+CONSENT_TTL = timedelta(minutes=2)
 _REFUSED = "This link has been used already, is too old, or is for another desktop. Press Connect again."
 
 
@@ -29,6 +30,15 @@ class Connection:
     url: str
     expires_at: datetime
     role: ViewerRole
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A ticket that was exchanged for another one, which waits for the person's consent."""
+
+    person: Person
+    ticket: str = field(repr=False)
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +82,27 @@ async def connect(app: App, caller: Caller, desktop_id: DesktopId) -> Connection
         event = NewEvent(EventKind.TICKET_ISSUED, person.id, desktop_id, desktop.owner, experiment.id, {"role": str(role)})
         await tx.events.add(now, event)
     return Connection(secret, f"{app.desktop_origin(desktop_id)}/open", expires_at, role)
+
+
+async def hold_ticket(app: App, desktop_id: DesktopId, ticket_secret: str) -> Held:
+    """Spend a ticket and give a new one in its place, for the same person and desktop, that lives as long as a person may think.
+
+    Still one use each: of two that hold the same ticket, one wins.
+
+    Raises:
+        TicketRefused: as `open_session`.
+    """
+    now = app.clock.now()
+    async with audited(app, "hold_ticket", desktop=desktop_id, kind=EventKind.TICKET_REFUSED):
+        async with app.store.begin(write=True) as tx:
+            ticket = await tx.sessions.spend_ticket(hash_secret(ticket_secret), desktop_id, now)
+        if ticket is None:
+            raise TicketRefused(_REFUSED)
+        secret, expires_at = app.secrets.token(), now + CONSENT_TTL
+        async with app.store.begin(write=True) as tx:
+            _, person, _ = await _still_allowed(tx, ticket)
+            await tx.sessions.insert_ticket(replace(ticket, hash=hash_secret(secret), expires_at=expires_at))
+    return Held(person, secret, expires_at)
 
 
 async def open_session(app: App, desktop_id: DesktopId, ticket_secret: str) -> Opened:
