@@ -82,7 +82,7 @@ async def test_a_desktop_comes_back_as_it_was_written(store: SqlStore) -> None:
 
 
 async def test_an_exception_rolls_everything_back(store: SqlStore) -> None:
-    with pytest.raises(ZeroDivisionError):  # noqa: PT012  # the block is the point
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012  # what the block did is what must not stay
         async with store.begin(write=True) as tx:
             await tx.desktops.insert(make_desktop())
             await tx.events.add(T0, NewEvent(EventKind.DESKTOP_CREATED))

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from beamdesk.adapters.fake.world import FakeServer, FakeState, MemoryWorld, World
-from beamdesk.domain.errors import CloudError, CloudRefused
+from beamdesk.domain.errors import CloudError, CloudRefused, CloudUnavailable
 from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.ports.clock import Clock
 from beamdesk.ports.cloud import Capacity, Observation, Server, ServerSpec, ServerStatus
@@ -40,6 +40,7 @@ class Faults:
 
     def __init__(self) -> None:
         self._errors: dict[tuple[str, str], deque[CloudError]] = {}
+        self.unreachable = False
         self.incomplete = 0
         self.stale = 0
         self.broken_builds: deque[str] = deque()
@@ -51,6 +52,8 @@ class Faults:
 
     def raise_if_due(self, call: str, moment: str) -> None:
         """Raise the next planned error of this call and moment."""
+        if self.unreachable:
+            raise CloudUnavailable("The fake cloud does not answer.")
         if planned := self._errors.get((call, moment)):
             raise planned.popleft()
 
@@ -60,7 +63,10 @@ async def _no_pause(_call: str, _moment: str) -> None:
 
 
 class FakeCloud:
-    """`beamdesk.ports.cloud.Cloud` in memory, or in a file that several processes share."""
+    """`beamdesk.ports.cloud.Cloud` in memory, or in a file that several processes share.
+
+    ``images`` None = every image is known. ``racy``: two creations at once make two servers, as in a cloud without unique names.
+    """
 
     def __init__(
         self,
@@ -70,6 +76,9 @@ class FakeCloud:
         capacity: Capacity | None = DEFAULT_CAPACITY,
         times: FakeTimes | None = None,
         faults: Faults | None = None,
+        deployment_id: str = "fake",
+        images: frozenset[str] | None = None,
+        racy: bool = False,
         address: Callable[[DesktopId], str] = fake_address,
         pause: Callable[[str, str], Awaitable[None]] = _no_pause,
     ) -> None:
@@ -78,6 +87,9 @@ class FakeCloud:
         self._clock = clock
         self._capacity = capacity
         self._times = times or FakeTimes()
+        self._deployment_id = deployment_id
+        self._images = images
+        self._racy = racy
         self._address = address
         self._pause = pause
         self._past: deque[tuple[Server, ...]] = deque(maxlen=8)
@@ -85,14 +97,19 @@ class FakeCloud:
     async def create_server(self, spec: ServerSpec) -> Server:
         """Create the desktop's server, or return the one that exists."""
         await self._enter("create_server")
+        if self._images is not None and spec.image_ref not in self._images:
+            raise CloudRefused("There is no such image.")
+        if self._racy:
+            with self.world.open() as state:
+                seen = self._of(state, spec.desktop_id)
+            await self._pause("create_server", "between")
+            if seen:
+                return self._seen(seen[0])
         with self.world.open() as state:
-            found = self._of(state, spec.desktop_id)
-        await self._pause("create_server", "between")
-        if found:
-            return self._seen(found[0])
-        with self.world.open() as state:
-            self._remember(state)
-            server = self._build(state, spec)
+            found = () if self._racy else self._of(state, spec.desktop_id)
+            if not found:
+                self._remember(state)
+            server = found[0] if found else self._build(state, spec)
         await self._leave("create_server")
         return self._seen(server)
 
@@ -100,19 +117,26 @@ class FakeCloud:
         now = self._clock.now().timestamp()
         state.created += 1
         plain = asdict(spec) | {"nonce": ""}
-        server = FakeServer(f"server-{state.created}", spec.desktop_id, now, now + self._times.build, spec.nonce, plain)
+        server = FakeServer(
+            f"server-{state.created}",
+            self._deployment_id,
+            spec.desktop_id,
+            now,
+            now + self._times.build,
+            spec.nonce,
+            plain,
+        )
         if self.faults.broken_builds:
             server.fault = self.faults.broken_builds.popleft()
         state.servers[server.id] = server
-        if spec.desktop_id not in state.homes:
-            state.homes.append(spec.desktop_id)
+        state.homes.setdefault(spec.desktop_id, self._deployment_id)
         return server
 
     async def start_server(self, server_id: ServerId, spec: ServerSpec) -> None:
         """Start a stopped server; running already is success."""
         await self._enter("start_server")
         with self.world.open() as state:
-            server = state.servers.get(server_id)
+            server = self._mine(state, server_id)
             if server is None or server.gone_at is not None:
                 raise CloudRefused("There is no such server.")
             self._remember(state)
@@ -126,7 +150,7 @@ class FakeCloud:
         await self._enter("stop_server")
         with self.world.open() as state:
             self._remember(state)
-            if server := state.servers.get(server_id):
+            if server := self._mine(state, server_id):
                 server.off = True
         await self._leave("stop_server")
 
@@ -135,7 +159,7 @@ class FakeCloud:
         await self._enter("delete_server")
         with self.world.open() as state:
             self._remember(state)
-            server = state.servers.get(server_id)
+            server = self._mine(state, server_id)
             if server and server.gone_at is None:
                 server.gone_at = self._clock.now().timestamp() + self._times.delete
             self._bury(state)
@@ -148,8 +172,8 @@ class FakeCloud:
             self._bury(state)
             if self._of(state, desktop_id):
                 raise CloudRefused("A server still uses this home.")
-            if desktop_id in state.homes:
-                state.homes.remove(desktop_id)
+            if state.homes.get(desktop_id) == self._deployment_id:
+                del state.homes[desktop_id]
         await self._leave("delete_home")
 
     async def find_servers(self, desktop_id: DesktopId) -> Observation:
@@ -166,7 +190,7 @@ class FakeCloud:
         await self._enter(call)
         with self.world.open() as state:
             self._bury(state)
-            servers = tuple(self._seen(server) for server in state.servers.values())
+            servers = tuple(self._seen(server) for server in self._all(state))
         if self.faults.stale and self._past:
             self.faults.stale -= 1
             servers = self._past[0]
@@ -181,7 +205,7 @@ class FakeCloud:
         """List the desktops for which a home exists."""
         await self._enter("list_homes")
         with self.world.open() as state:
-            homes = tuple(DesktopId(home) for home in state.homes)
+            homes = tuple(DesktopId(home) for home, owner in state.homes.items() if owner == self._deployment_id)
         await self._leave("list_homes")
         return homes
 
@@ -189,9 +213,9 @@ class FakeCloud:
         """Return a made-up console."""
         await self._enter("console_log")
         with self.world.open() as state:
-            server = state.servers.get(server_id)
+            server = self._mine(state, server_id)
         text = [f"fake server of desktop {server.desktop_id}", server.fault or "all is well"] if server else []
-        return "\n".join(text[-lines:])
+        return "\n".join(text[-lines:] if lines else [])
 
     async def capacity(self) -> Capacity | None:
         """Return the totals given at construction."""
@@ -218,7 +242,7 @@ class FakeCloud:
         await self._pause(call, "after")
 
     def _remember(self, state: FakeState) -> None:
-        self._past.append(tuple(self._seen(server) for server in state.servers.values()))
+        self._past.append(tuple(self._seen(server) for server in self._all(state)))
 
     def _bury(self, state: FakeState) -> None:
         now = self._clock.now().timestamp()
@@ -226,9 +250,15 @@ class FakeCloud:
             if server.gone_at is not None and server.gone_at <= now:
                 del state.servers[server.id]
 
-    @staticmethod
-    def _of(state: FakeState, desktop_id: DesktopId) -> list[FakeServer]:
-        mine = (server for server in state.servers.values() if server.desktop_id == desktop_id)
+    def _all(self, state: FakeState) -> list[FakeServer]:
+        return [server for server in state.servers.values() if server.deployment_id == self._deployment_id]
+
+    def _mine(self, state: FakeState, server_id: ServerId) -> FakeServer | None:
+        server = state.servers.get(server_id)
+        return server if server and server.deployment_id == self._deployment_id else None
+
+    def _of(self, state: FakeState, desktop_id: DesktopId) -> list[FakeServer]:
+        mine = (server for server in self._all(state) if server.desktop_id == desktop_id)
         return sorted(mine, key=lambda server: (server.created_at, server.id))
 
     def _seen(self, server: FakeServer) -> Server:

@@ -17,6 +17,7 @@ class FakeServer:
     """One server. Times are Unix seconds. It is built until ``active_at`` and goes for good at ``gone_at``."""
 
     id: str
+    deployment_id: str
     desktop_id: str
     created_at: float
     active_at: float
@@ -29,10 +30,10 @@ class FakeServer:
 
 @dataclass(slots=True)
 class FakeState:
-    """Everything that exists."""
+    """Everything that exists. ``homes``: desktop -> deployment."""
 
     servers: dict[str, FakeServer] = field(default_factory=dict)
-    homes: list[str] = field(default_factory=list)
+    homes: dict[str, str] = field(default_factory=dict)
     created: int = 0
 
 
