@@ -25,7 +25,8 @@ from beamdesk.adapters.local.helper.notify import Leaders
 from beamdesk.adapters.local.helper.service import Service
 from beamdesk.adapters.local.helper.state import Records
 
-_LOCK_TIMEOUT_S = 10.0
+_LOCK_TIMEOUT_S = 6.0
+"""Longer than the janitor of a dead helper takes."""
 
 
 def main() -> int:

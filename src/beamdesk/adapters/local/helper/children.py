@@ -40,7 +40,7 @@ def fork(work: Callable[[], None], *, die_with_parent: bool = True) -> int:
 
 
 async def wait(pid: int) -> int:
-    """Wait for a child without blocking the loop; return its status as the shell would (128 + number for a signal)."""
+    """Wait for a child without blocking the loop; return its exit status, or minus the number of the signal that ended it."""
     pidfd = os.pidfd_open(pid)
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
@@ -53,5 +53,4 @@ async def wait(pid: int) -> int:
     finally:
         os.close(pidfd)
     _pid, status = os.waitpid(pid, 0)  # noqa: ASYNC222 - it has ended, this does not block
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code
+    return os.waitstatus_to_exitcode(status)

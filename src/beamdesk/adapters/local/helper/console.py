@@ -80,3 +80,9 @@ def tail(path: Path, limit: int = 32 * 1024) -> str:
     except FileNotFoundError:
         return ""
     return "".join(char for char in text if char in "\n\t" or char.isprintable())
+
+
+def last_words(path: Path) -> str:
+    """Return the last line of a console, cut to what fits into a sentence."""
+    lines = [line.strip() for line in tail(path, 2048).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from beamdesk.adapters.local.helper import children, launch, loop, notify, syscalls
 from beamdesk.adapters.local.helper.cgroup import Cgroups, GroupLimits
 from beamdesk.adapters.local.helper.config import Config
-from beamdesk.adapters.local.helper.console import Console
+from beamdesk.adapters.local.helper.console import Console, last_words
 from beamdesk.adapters.local.helper.devices import STANDARD, Card
 from beamdesk.adapters.local.helper.errors import HelperError
 from beamdesk.adapters.local.helper.plan import Plan
@@ -22,6 +23,8 @@ GRACE_S = 0.5
 """How long processes may tidy up after SIGTERM before they are killed: stopping takes less than a second."""
 RELEASE_TIMEOUT_S = 30.0
 """How long the kernel may take to write back and release a home after the last process died."""
+_KILLED = 255
+"""What systemd-nspawn returns when the first process ended by a signal."""
 _STREAM_OPTIONS = "size=64k,nr_inodes=16"
 
 
@@ -46,7 +49,7 @@ class Container:
     leaders: notify.Leaders
     supervisor: int = 0
     leader_fd: int = -1
-    exit_status: int = -1
+    exit_status: int = 0
     out_of_memory: int = 0
     stopping: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -59,7 +62,7 @@ class Container:
         return self.plan.desktop_id
 
     async def start(self) -> None:
-        """Start it and return when its first process runs, or leave nothing behind.
+        """Start it and return when its first process runs (it may have ended by then), or leave nothing behind.
 
         Raises:
             HelperError: with the cause.
@@ -88,10 +91,17 @@ class Container:
         self._watcher = asyncio.create_task(self._watch())
         self._watcher.add_done_callback(lambda _watcher: leader.cancel())
         await asyncio.wait({leader})
-        if leader.cancelled():
-            raise HelperError("failed", "The container ended while it started; its console may say why.")
-        self.leader_fd = notify.open_leader(leader.result(), self.supervisor)
-        await launch.forbid_user_namespaces(leader.result())
+        if not leader.cancelled():
+            await self._adopt(leader.result())
+
+    async def _adopt(self, leader: int) -> None:
+        """Hold the container's first process and finish its isolation; one that has ended already is for the watcher."""
+        pidfd = notify.open_leader(leader, self.supervisor)
+        if pidfd is None:
+            return
+        self.leader_fd = pidfd
+        if not await launch.forbid_user_namespaces(leader) and not _has_ended(pidfd):
+            raise HelperError("failed", "The container's user namespaces cannot be limited.")
 
     def _limits(self) -> GroupLimits:
         rules = (*STANDARD, *{node.rule: None for card in self.grant.cards for node in card.nodes})
@@ -154,14 +164,24 @@ class Container:
         await self.release()
 
     def cause(self) -> str:
-        """Explain an end that nobody asked for; empty when the desktop shut itself down."""
+        """Explain an end that nobody asked for, with the container's last words; empty when the desktop shut itself down."""
         if self.exit_status == 0:
             return ""
+        words = last_words(self.config.console_dir / f"{self.name}.log")
+        return f"{self._reason()} Its last words: {words}" if words else self._reason()
+
+    def _reason(self) -> str:
         if self.out_of_memory:
-            return f"The desktop ended (status {self.exit_status}); processes were killed at its memory limit."
-        if self.exit_status > 128:
-            return f"The desktop's first process was killed (signal {self.exit_status - 128})."
+            return "The desktop ended after processes were killed at its memory limit; choose a larger size."
+        if self.exit_status < 0:
+            return f"The desktop's supervising process was killed (signal {-self.exit_status})."
+        if self.exit_status == _KILLED:
+            return "The desktop's first process was killed or crashed."
         return f"The desktop's first process ended with status {self.exit_status}."
+
+
+def _has_ended(pidfd: int) -> bool:
+    return bool(select.select([pidfd], [], [], 0)[0])
 
 
 def make_stream(folder: Path, owner: int) -> None:

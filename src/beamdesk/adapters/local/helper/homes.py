@@ -6,14 +6,14 @@ time.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from beamdesk.adapters.local.helper import loop, syscalls
 from beamdesk.adapters.local.helper.errors import HelperError
+from beamdesk.protocol.codec import MalformedMessage, decode, encode
 
 _MKFS = ("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard")
 """Lazy initialisation keeps the image sparse and makes it in 15 ms."""
@@ -41,14 +41,16 @@ class Homes:
         return self.folder / f"{desktop_id}.img"
 
     def find(self, desktop_id: str) -> Home | None:
-        """Return the record of a volume, or None."""
+        """Return the volume of a desktop, or None; the size is the image's own, the owner is empty if the record is damaged."""
         try:
-            data = json.loads((self.folder / f"{desktop_id}.json").read_bytes())
-            return Home(desktop_id, str(data["deployment_id"]), int(data["disk_gib"]))
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            if self.image(desktop_id).exists():
-                return Home(desktop_id, "", -(-self.image(desktop_id).stat().st_size // 2**30))
+            size = self.image(desktop_id).lstat().st_size
+        except FileNotFoundError:
             return None
+        try:
+            record = decode(Home, (self.folder / f"{desktop_id}.json").read_bytes())
+        except (FileNotFoundError, MalformedMessage):
+            return Home(desktop_id, "", -(-size // 2**30))
+        return Home(desktop_id, record.deployment_id, -(-size // 2**30))
 
     def all(self) -> tuple[Home, ...]:
         """List every volume."""
@@ -57,7 +59,7 @@ class Homes:
 
     def record(self, home: Home) -> None:
         """Write the record of a volume that is about to be made."""
-        write_atomically(self.folder / f"{home.desktop_id}.json", json.dumps(asdict(home)).encode())
+        write_atomically(self.folder / f"{home.desktop_id}.json", encode(home))
 
     def delete(self, desktop_id: str) -> None:
         """Delete the volume; absent is fine.

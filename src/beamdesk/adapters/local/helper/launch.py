@@ -83,19 +83,20 @@ async def _read_all(read_end: int) -> bytes:
         os.close(read_end)
 
 
-async def forbid_user_namespaces(leader: int) -> None:
+async def forbid_user_namespaces(leader: int) -> bool:
     """Let nobody in the container make user namespaces: they would give any user the kernel's whole attack surface again.
 
-    Raises:
-        HelperError: ``failed``; the container must not run on.
+    Returns false when that failed: then the container has ended, or must not run on.
     """
 
     def work() -> None:
-        namespace = os.open(f"/proc/{leader}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            namespace = os.open(f"/proc/{leader}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # it has ended
+            os._exit(1)
         syscalls.setns(namespace, syscalls.CLONE_NEWUSER)
         # Which namespace's limit this file is, is decided by who opens it; no capability is left inside to raise it again.
         sysctl = os.open(_SYSCTL, os.O_WRONLY | os.O_CLOEXEC)
         os.write(sysctl, b"0\n")
 
-    if await children.wait(children.fork(work)) != 0:
-        raise HelperError("failed", "The container's user namespaces cannot be limited.")
+    return await children.wait(children.fork(work)) == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
 import socket
@@ -56,16 +55,22 @@ class Leaders:
                     future.set_result(int(found.group(1)))
 
 
-def open_leader(leader: int, supervisor: int) -> int:
-    """Return a pidfd of ``leader`` after checking that it is the supervisor's child.
+def open_leader(leader: int, supervisor: int) -> int | None:
+    """Return a pidfd of ``leader``; None when it has ended.
 
     Raises:
-        HelperError: ``failed``, when it is gone or somebody else's.
+        HelperError: ``failed``, when it is not the supervisor's child: then nobody knows what runs.
     """
-    with contextlib.suppress(OSError):
+    try:
         pidfd = os.pidfd_open(leader)
+    except ProcessLookupError:
+        return None
+    try:
         fields = Path(f"/proc/{leader}/stat").read_bytes().rpartition(b")")[2].split()
-        if int(fields[1]) == supervisor:
-            return pidfd
+    except OSError:
         os.close(pidfd)
-    raise HelperError("failed", "The container ended while it started.")
+        return None
+    if int(fields[1]) == supervisor or fields[0] in (b"Z", b"X"):
+        return pidfd
+    os.close(pidfd)
+    raise HelperError("failed", "The container's first process is not its supervisor's.")

@@ -173,6 +173,8 @@ class Service:
             await container.start()
         except BaseException:
             self.containers.pop(request.desktop_id, None)
+            if self.homes.find(request.desktop_id) is None:
+                self.homes.delete(request.desktop_id)  # the record of a home that was never made
             raise
         self.records.put(server)
         task = asyncio.create_task(self._supervise(container))

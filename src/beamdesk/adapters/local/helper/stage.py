@@ -75,9 +75,9 @@ def build(config: Config, plan: Plan) -> Stage:
     syscalls.mount("beamdesk", str(stage.folder), "tmpfs", flags, "mode=0700,size=1m,nr_inodes=1024")
     _hide_host(stage)
     _root(stage, plan, mapping, config.scratch_percent)
-    _home(stage, plan, mapping)
     for mount in plan.data:
         _data(stage, config, mount, mapping)
+    _home(stage, plan, mapping)  # after the data: a refused start makes no home
     _beamdesk(stage, config, plan, mapping)
     _devices(stage, plan)
     os.close(mapping)
@@ -103,6 +103,7 @@ def _hide_host(stage: Stage) -> None:
     syscalls.mount("beamdesk", str(work), "tmpfs", flags, "mode=0755,size=1m,nr_inodes=256")
     release = stage.folder / "os-release"
     release.write_text("ID=beamdesk\nNAME=Beamdesk\n")
+    release.chmod(0o644)
     for path in _HOST_FILES:
         if Path(path).exists():
             syscalls.mount(str(release), path, "", syscalls.MS_BIND)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from beamdesk.adapters.local.helper.homes import write_atomically
-from beamdesk.protocol.codec import MalformedMessage, decode
+from beamdesk.protocol.codec import MalformedMessage, decode, encode
 from beamdesk.protocol.helper import HelperServer, ServerState
 
 
@@ -36,7 +35,7 @@ class Records:
     def put(self, server: HelperServer) -> None:
         """Remember a server."""
         self.servers[server.desktop_id] = server
-        write_atomically(self.folder / f"{server.desktop_id}.json", json.dumps(asdict(server)).encode())
+        write_atomically(self.folder / f"{server.desktop_id}.json", encode(server))
 
     def drop(self, desktop_id: str) -> None:
         """Forget a server; absent is fine."""
