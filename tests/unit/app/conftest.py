@@ -2,8 +2,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from apikit import running_app
 
+from apikit import running_app
 from beamdesk.app.context import App
 
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import anyio
 import pytest
-from apikit import STREAM_SECRET, a_desktop, caller, clock_of, events_of, make_ready, put_guest
 
+from apikit import STREAM_SECRET, a_desktop, caller, clock_of, events_of, make_ready, put_guest
 from beamdesk.adapters.demo.people import BOB, CHEN
 from beamdesk.adapters.demo.people import IMAGING as IMAGING_EXPERIMENT
 from beamdesk.app import desktops

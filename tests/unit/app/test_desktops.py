@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import anyio
 import pytest
+
 from apikit import (
     DIFFRACTION,
     IMAGING,
@@ -16,7 +17,6 @@ from apikit import (
     running_app,
     wanted,
 )
-
 from beamdesk.adapters.demo.people import ADA, BOB
 from beamdesk.adapters.demo.people import IMAGING as IMAGING_EXPERIMENT
 from beamdesk.app import desktops

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import anyio
 import pytest
-from apikit import DIFFRACTION, a_desktop, caller, events_of
 
+from apikit import DIFFRACTION, a_desktop, caller, events_of
 from beamdesk.adapters.demo.people import BOB, OLGA
 from beamdesk.adapters.demo.people import IMAGING as IMAGING_EXPERIMENT
 from beamdesk.app import desktops

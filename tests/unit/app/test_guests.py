@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import anyio
 import pytest
-from apikit import STREAM_SECRET, a_desktop, clock_of, events_of, make_ready, put_guest, running_app
 
+from apikit import STREAM_SECRET, a_desktop, clock_of, events_of, make_ready, put_guest, running_app
 from beamdesk.adapters.demo.people import BOB
 from beamdesk.adapters.demo.people import IMAGING as IMAGING_EXPERIMENT
 from beamdesk.app import guests

@@ -2,8 +2,8 @@
 
 import anyio
 import pytest
-from apikit import PASSWORD, a_desktop, clock_of, events_of, make_ready, running_app, signed_in
 
+from apikit import PASSWORD, a_desktop, clock_of, events_of, make_ready, running_app, signed_in
 from beamdesk.app.connections import attach, connect, open_session
 from beamdesk.app.logins import identify, sign_in, sign_out
 from beamdesk.domain.errors import NotSignedIn, TicketRefused, TooManyRequests

@@ -1,8 +1,8 @@
 """What is on offer, and why not."""
 
 import pytest
-from apikit import DIFFRACTION, IMAGING, a_desktop, caller, events_of, make_ready, running_app
 
+from apikit import DIFFRACTION, IMAGING, a_desktop, caller, events_of, make_ready, running_app
 from beamdesk.app import desktops, offers
 from beamdesk.app.context import SiteRules
 from beamdesk.domain.catalog import Resources
