@@ -18,6 +18,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from beamdesk.domain.errors import ConfigurationError
 from beamdesk.domain.ids import PersonId
@@ -135,11 +136,15 @@ def _read_private(path: Path) -> bytes:
 
 def _parse(path: Path, content: bytes) -> dict[str, _Entry]:
     try:
-        document = json.loads(content)
-        accounts = document["accounts"].items() if document["format"] == _FORMAT else ()
-        return {
-            str(login): _Entry(PersonId(str(one["person"])), bytes.fromhex(one["salt"]), bytes.fromhex(one["hash"]))
-            for login, one in accounts
-        }
+        return _entries(json.loads(content))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(f"The demo accounts in {path} are damaged. Remove the file to get new ones.") from error
+
+
+def _entries(document: dict[str, Any]) -> dict[str, _Entry]:
+    if document["format"] != _FORMAT:
+        raise ValueError("unknown format")
+    return {
+        str(login): _Entry(PersonId(str(one["person"])), bytes.fromhex(one["salt"]), bytes.fromhex(one["hash"]))
+        for login, one in document["accounts"].items()
+    }
