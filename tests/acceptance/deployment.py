@@ -73,7 +73,7 @@ class Deployment:
         """Generate the sample data once per machine, then copy."""
         python = PREFIX / "venv/bin/python"
         subprocess.run(
-            [python, "-m", "beamdesk.adapters.demo.data", "--root", DEMO_DATA, "--chown"], check=True, stdout=subprocess.DEVNULL
+            [python, "-m", "beamdesk.adapters.demo.data", "--root", DEMO_DATA], check=True, stdout=subprocess.DEVNULL
         )
         subprocess.run(["cp", "-a", "--reflink=auto", DEMO_DATA, self.data], check=True)
 

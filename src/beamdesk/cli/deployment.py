@@ -98,24 +98,23 @@ def helper_config_path(settings: Settings) -> Path:
 
 
 def _helper_config(settings: Settings, uid: int, gid: int) -> str:
-    limits = {"vcpus": max(1, int((os.cpu_count() or 1) * settings.capacity.cpu_allocation_ratio))}
-    if settings.capacity.memory_mib is not None:
-        limits["memory_mib"] = settings.capacity.memory_mib
-    if settings.capacity.disk_gib is not None:
-        limits["disk_gib"] = settings.capacity.disk_gib
-    values = {
-        "allowed_uids": [uid],
+    values: dict[str, int | str] = {
+        "allowed_uid": uid,
         "socket_gid": gid,
         "socket": str(settings.helper_socket),
         "run_dir": str(settings.run_dir / "desktops"),
         "state_dir": str(settings.state_dir / "helper"),
         "homes_dir": str(settings.state_dir / "homes"),
-        "images_dir": str(settings.cache_dir / "images" / "index"),
+        "images_index_dir": str(settings.cache_dir / "images" / "index"),
         "data_root": str(settings.data_dir),
         "guest_api_dir": str(settings.run_dir / "guest-api"),
+        "vcpus": max(1, int((os.cpu_count() or 1) * settings.capacity.cpu_allocation_ratio)),
     }
+    if settings.capacity.memory_mib is not None:
+        values["memory_mib"] = settings.capacity.memory_mib
+    if settings.capacity.disk_gib is not None:
+        values["disk_gib"] = settings.capacity.disk_gib
     lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
-    lines += ["", "[limits]", *(f"{key} = {value}" for key, value in limits.items())]
     return "# Written by `beamdesk up` from its settings; changes here are lost.\n" + "\n".join(lines) + "\n"
 
 

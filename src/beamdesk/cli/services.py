@@ -106,7 +106,7 @@ def _services(settings: Settings) -> tuple[Service, ...]:
             "beamdesk.adapters.local.helper",
             "--config",
             str(deployment.helper_config_path(settings)),
-            "--lifeline-fd",
+            "--lifeline",
             "{lifeline}",
         )
         services.insert(0, Service("helper", argv, None, settings.log_dir / "helper.log", lifeline=True))
