@@ -66,6 +66,8 @@ class HelperWorld:
 
     folder: Path
     settings: dict[str, object] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()
+    """Command that starts the helper's command; it must end by becoming it."""
     process: subprocess.Popen[bytes] | None = None
     lifeline: int = -1
 
@@ -97,6 +99,7 @@ class HelperWorld:
         self.config.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items()))
         read_end, self.lifeline = os.pipe()
         command = (
+            *self.prefix,
             sys.executable,
             "-m",
             "beamdesk.adapters.local.helper",
@@ -107,7 +110,12 @@ class HelperWorld:
         )
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                command, env={"PYTHONPATH": str(SOURCE)}, stdin=subprocess.DEVNULL, stderr=log, stdout=log, pass_fds=(read_end,)
+                command,
+                env={"PYTHONPATH": str(SOURCE), "PATH": os.environ["PATH"]},
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                stdout=log,
+                pass_fds=(read_end,),
             )
         os.close(read_end)
         deadline = time.monotonic() + 20
@@ -159,7 +167,8 @@ class HelperWorld:
 
     def stream(self, desktop_id: str) -> Path:
         """Return where a desktop's streaming socket is on the host."""
-        return self.folder / "run/stream" / desktop_id / "stream.sock"
+        seen = f"/proc/{self.process.pid}/root" if self.process and self.prefix else ""
+        return Path(f"{seen}{self.folder}/run/stream/{desktop_id}/stream.sock")
 
     def run(self, desktop_id: str, *argv: str, person: bool = False, timeout_s: float = 30) -> Ran:
         """Run a command in a container, as its root or as its person."""
@@ -194,12 +203,12 @@ class HelperWorld:
 
 
 @contextmanager
-def open_world(**settings: object) -> Iterator[HelperWorld]:
+def open_world(*, prefix: tuple[str, ...] = (), **settings: object) -> Iterator[HelperWorld]:
     """Make a folder with image and data, start a helper on it, and remove all of it afterwards."""
     if os.geteuid() != 0:
         pytest.fail("this test needs root: it starts real containers")
     folder = Path(tempfile.mkdtemp(prefix="beamdesk-test-"))
-    world = HelperWorld(folder, settings)
+    world = HelperWorld(folder, settings, prefix)
     try:
         folder.chmod(0o711)
         _make_image(folder)

@@ -63,6 +63,7 @@ class Server:
             connection.setblocking(False)
             try:
                 if peer_uid(connection) != self.allowed_uid:
+                    await _read_line(connection, bytearray())  # unread bytes would reset the connection before the answer
                     await _send(connection, Reply(error="not_allowed", detail="This account may not use the helper."))
                     return
                 received = bytearray()

@@ -1,0 +1,115 @@
+"""Devices: the filters of both cgroup versions on the running kernel, and GPU cards that belong to one desktop at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from beamdesk.adapters.local.driver import LocalCloud
+from beamdesk.adapters.local.helper import bpf
+from beamdesk.adapters.local.helper.cgroup import Cgroups, GroupLimits
+from beamdesk.adapters.local.helper.devices import STANDARD, DeviceRule
+from beamdesk.domain.errors import CloudError
+from beamdesk.domain.ids import ServerId
+from integration.local.conftest import start_desktop
+from integration.local.helper_world import CHEN, HelperWorld, open_world
+
+pytestmark = pytest.mark.root
+
+KVM_LIKE = "/dev/fuse"
+PRIVATE_DEV = """
+set -e
+folder=$(mktemp -d) && mount -t tmpfs none "$folder" && mkdir "$folder/upper" "$folder/work"
+mount -t overlay overlay -o "lowerdir=/dev,upperdir=$folder/upper,workdir=$folder/work" /dev
+rm -f /dev/nvidia* && mknod -m 0600 /dev/nvidia0 c 10 229 && mknod -m 0600 /dev/nvidia1 c 10 229 && mknod -m 0600 /dev/nvidiactl c 1 7
+umount -l "$folder" && rmdir "$folder"
+exec "$@"
+"""
+
+
+def opens(path: str, group: list[Path]) -> str:
+    """Join ``group`` in a child and tell whether ``path`` can be opened there."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        for folder in group:
+            (folder / "cgroup.procs").write_text("0")
+        try:
+            os.close(os.open(path, os.O_RDWR))
+            os.write(write_end, b"opened")
+        except PermissionError:
+            os.write(write_end, b"refused")
+        os._exit(0)
+    os.close(write_end)
+    said = os.read(read_end, 100).decode()
+    os.close(read_end)
+    os.waitpid(child, 0)
+    return said
+
+
+@pytest.fixture
+def cgroups() -> Iterator[Cgroups]:
+    found = Cgroups.of_this_machine(f"test-{os.getpid()}")
+    yield found
+    for name in found.names():
+        assert found.remove(name)
+    found.remove_parent()
+
+
+def folders(name: str) -> list[Path]:
+    return [Path(folder) for folder, _names, _files in os.walk("/sys/fs/cgroup") if folder.endswith(f"-{os.getpid()}/{name}")]
+
+
+def test_the_machines_own_filter_lets_only_listed_devices_through(cgroups: Cgroups) -> None:
+    rules = GroupLimits(1, 256 << 20, 16, STANDARD)
+    cgroups.create("plain", rules)
+    assert opens("/dev/null", folders("plain")) == "opened"
+    assert opens(KVM_LIKE, folders("plain")) == "refused"
+    info = Path(KVM_LIKE).stat().st_rdev
+    granted = DeviceRule("c", os.major(info), os.minor(info), "rw")
+    cgroups.create("granted", GroupLimits(1, 256 << 20, 16, (*STANDARD, granted)))
+    assert opens(KVM_LIKE, folders("granted")) == "opened"
+
+
+def test_the_bpf_filter_lets_only_listed_devices_through(cgroups: Cgroups) -> None:
+    unified = next((item for item in cgroups.hierarchies if item.version == 2), None)
+    if unified is None:
+        pytest.fail("this test needs a mounted cgroup2 file system")
+    group = unified.base / f"beamdesk-test-{os.getpid()}" / "bpf"
+    group.mkdir(parents=True)
+    bpf.attach(group, STANDARD)
+    assert opens("/dev/null", [group]) == "opened"
+    assert opens(KVM_LIKE, [group]) == "refused"
+
+
+@pytest.fixture
+def gpu_world() -> Iterator[HelperWorld]:
+    """A helper that sees two cards: its own /dev has two nodes with a harmless device's numbers."""
+    with open_world(prefix=("unshare", "--mount", "--propagation", "private", "sh", "-c", PRIVATE_DEV, "sh")) as world:
+        yield world
+
+
+def test_a_card_is_given_to_one_desktop_at_a_time(gpu_world: HelperWorld) -> None:
+    cloud = LocalCloud(gpu_world.client, "tests")
+    capacity = asyncio.run(cloud.capacity())
+    assert capacity
+    assert capacity.gpus == 2
+    first = start_desktop(gpu_world, gpus=1)
+    second = start_desktop(gpu_world, gpus=1)
+    without = start_desktop(gpu_world, CHEN, "exp-b")
+    list_cards = ("sh", "-c", "ls /dev | grep nvidia")
+    assert gpu_world.run(first, *list_cards).out.split() == ["nvidia0", "nvidiactl"]
+    assert gpu_world.run(second, *list_cards).out.split() == ["nvidia1", "nvidiactl"]
+    assert gpu_world.run(without, *list_cards).out == ""
+    use = "import os; os.open('/dev/nvidia0', os.O_RDWR); os.open('/dev/nvidiactl', os.O_WRONLY); print('used')"
+    code = gpu_world.run(first, "/usr/bin/python3", "-c", use, person=True)
+    assert code.out == "used\n"
+    with pytest.raises(CloudError, match="No GPU card is free"):
+        start_desktop(gpu_world, gpus=1)
+    asyncio.run(cloud.stop_server(ServerId(first)))
+    third = start_desktop(gpu_world, gpus=1)
+    assert gpu_world.run(third, *list_cards).out.split() == ["nvidia0", "nvidiactl"]
