@@ -51,6 +51,49 @@ def test_raw_data_cannot_be_changed_even_by_root_inside(world: HelperWorld, desk
     assert (raw / "scan.txt").stat().st_mode & 0o777 == 0o640
 
 
+ROOTS_ATTACKS_ON_SHARED_DATA = {
+    "create as root": "open('/data/exp-a/processed/evil', 'w')",
+    "create as the host's daq account": "os.setgid(30001); os.setuid(19900); open('/data/exp-a/processed/evil', 'w')",
+    "create as a colleague": "os.setgid(30001); os.setuid(20002); open('/data/exp-a/processed/evil', 'w')",
+    "give a program to root": "os.chown('/data/exp-a/processed/tool', 0, 0)",
+    "give a program to a colleague": "os.chown('/data/exp-a/processed/tool', 20002, -1)",
+    "give a program to another experiment": "os.chown('/data/exp-a/processed/tool', -1, 30002)",
+    "change a colleague's file": "os.chmod('/data/exp-a/processed/bobs', 0o6777)",
+    "read what is the colleague's alone": "open('/data/exp-a/processed/bobs-private').read()",
+    "make a device": "os.mknod('/data/exp-a/processed/evil', 0o60666, os.makedev(7, 0))",
+}
+
+
+@pytest.mark.parametrize("attack", ROOTS_ATTACKS_ON_SHARED_DATA.values(), ids=ROOTS_ATTACKS_ON_SHARED_DATA)
+def test_root_inside_is_nobody_on_shared_data(world: HelperWorld, desktop: Desktop, attack: str) -> None:
+    ada = desktop()
+    processed = world.folder / "data/exp-a/processed"
+    assert world.run(ada, "sh", "-c", "cp /bin/true /data/exp-a/processed/tool", person=True).rc == 0
+    for name, mode in (("bobs", 0o664), ("bobs-private", 0o600)):
+        (processed / name).write_text("of bob")
+        os.chown(processed / name, 20002, 30001)
+        (processed / name).chmod(mode)
+    done = world.python(ada, f"import os; {attack}")
+    assert done.rc == 1, done
+    assert re.search(r"PermissionError|OSError: \[Errno 75\]", done.err)
+    assert not (processed / "evil").exists()
+    tool = (processed / "tool").stat()
+    assert (tool.st_uid, tool.st_gid) == (20001, 30001)
+
+
+def test_colleagues_work_on_each_others_files_as_the_group_may(world: HelperWorld, desktop: Desktop) -> None:
+    shared = world.folder / "data/exp-a/processed/shared"
+    shared.write_text("of bob\n")
+    os.chown(shared, 20002, 30001)
+    shared.chmod(0o660)
+    ada = desktop()
+    assert world.run(ada, "sh", "-c", "echo and ada >> /data/exp-a/processed/shared", person=True).rc == 0
+    assert shared.read_text() == "of bob\nand ada\n"
+    assert shared.stat().st_uid == 20002
+    assert world.run(ada, "rm", "/data/exp-a/processed/shared", person=True).rc == 0
+    assert not shared.exists()
+
+
 def test_only_the_experiments_own_data_are_there(world: HelperWorld, desktop: Desktop) -> None:
     assert world.run(desktop(), "ls", "/data").out.split() == ["exp-a"]
     assert world.run(desktop(CHEN, "exp-b"), "ls", "/data").out.split() == ["exp-b"]

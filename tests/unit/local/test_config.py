@@ -57,6 +57,9 @@ def test_ranges_are_inclusive() -> None:
         {"vcpus": 1.5},
         {"pids_max": 0},
         {"surprise": 1},
+        {"person_ids": [20000, 70000]},
+        {"container_ids": [1000, 90000000]},
+        {"container_ids": [100000, 200000]},
     ],
 )
 def test_a_wrong_key_or_value_is_refused(change: dict[str, Any]) -> None:

@@ -83,6 +83,7 @@ class Config:
         return self.state_dir / "servers"
 
 
+_CONTAINER_IDS = 65536
 _PATHS = ("run_dir", "state_dir", "homes_dir", "images_index_dir", "data_root", "guest_api_dir")
 _RANGES = ("person_ids", "experiment_gids", "container_ids")
 
@@ -133,7 +134,15 @@ def parse(data: dict[str, Any]) -> Config:
         values["lifeline_fd"] = _integer("lifeline_fd", values["lifeline_fd"], low=-1)
     if "init" in values:
         values["init"] = tuple(_text("init", item) for item in _list("init", values["init"]))
-    return Config(**values)
+    return _check_ranges(Config(**values))
+
+
+def _check_ranges(config: Config) -> Config:
+    if max(config.person_ids.last, config.experiment_gids.last) >= _CONTAINER_IDS or config.container_ids.first < _CONTAINER_IDS:
+        raise BadConfig("person_ids and experiment_gids must lie below 65536, and container_ids above")
+    if config.container_ids.last - config.container_ids.first < 2 * _CONTAINER_IDS:
+        raise BadConfig("container_ids: room for several ranges of 65536 is needed")
+    return config
 
 
 def require_root_only(path: Path) -> None:

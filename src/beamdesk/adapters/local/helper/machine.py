@@ -46,7 +46,7 @@ def _disk_gib(homes: Path) -> int:
 async def find_missing(config: Config, cgroups: Cgroups) -> tuple[str, ...]:
     """Try everything that isolation needs and name what does not work on this machine; empty means all is there."""
     missing = _look(cgroups)
-    if not await _works(lambda: os.close(idmap.open_mapping(config.container_ids.first))):
+    if not await _works(lambda: os.close(_mapping(config))):
         missing.append("user namespaces")
         return tuple(missing)
     for folder in dict.fromkeys((config.images_index_dir, config.homes_dir, config.data_root, config.guest_api_dir)):
@@ -87,11 +87,16 @@ def _try_limits(cgroups: Cgroups) -> tuple[str, ...]:
     return ()
 
 
+def _mapping(config: Config) -> int:
+    lines = idmap.whole_lines(config.container_ids.first)
+    return idmap.open_mapping(lines, lines)
+
+
 def _private(config: Config) -> tuple[Path, int]:
     syscalls.unshare(syscalls.CLONE_NEWNS)
     syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
     syscalls.mount("beamdesk", str(config.stage_dir), "tmpfs", 0, "mode=0700,size=1m")
-    return config.stage_dir, idmap.open_mapping(config.container_ids.first)
+    return config.stage_dir, _mapping(config)
 
 
 def _idmapped(source: Path, place: Path, mapping: int) -> None:

@@ -13,17 +13,18 @@ from beamdesk.protocol.helper import DataMount, HelperAccount, Start
 
 _NONCE = re.compile(r"[A-Za-z0-9_-]{16,128}\Z")
 _DEPLOYMENT = re.compile(r"[A-Za-z0-9-]{1,64}\Z")
-_MAX_GROUPS = 64
+_MAX_GROUPS = 32
 _MAX_MOUNTS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One container. ``base`` is the host's uid and gid of its root; ``layers`` topmost first."""
+    """One container. ``base``: the host's uid and gid of its root; ``quarantine``: of nobody's range; ``layers``: topmost first."""
 
     desktop_id: str
     account: HelperAccount
     base: int
+    quarantine: int
     layers: tuple[Path, ...]
     home_image: Path
     disk_gib: int
@@ -58,7 +59,7 @@ def check_account(config: Config, account: HelperAccount) -> None:
     if account.uid not in config.person_ids or account.gid not in config.person_ids:
         raise HelperError("out_of_range", "The account's uid and gid must lie in the range of people on this machine.")
     if len(account.gids) > _MAX_GROUPS:
-        raise HelperError("out_of_range", "An account can have 64 groups at most.")
+        raise HelperError("out_of_range", "An account can have 32 groups at most.")
     for gid in account.gids:
         if gid != account.gid and gid not in config.experiment_gids:
             raise HelperError("out_of_range", "The account's groups must lie in the range of experiments on this machine.")

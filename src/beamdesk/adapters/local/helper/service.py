@@ -10,6 +10,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
+from weakref import WeakValueDictionary
 
 from beamdesk.adapters.local.helper import children, console, devices, idmap, layers, loop, machine, openfile
 from beamdesk.adapters.local.helper.cgroup import Cgroups
@@ -39,7 +40,7 @@ class Service:
     missing: tuple[str, ...] = ()
     closing: bool = False
     containers: dict[str, Container] = field(default_factory=dict)
-    _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+    _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _opening: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_OPENING))
 
@@ -196,6 +197,7 @@ class Service:
             desktop_id=request.desktop_id,
             account=request.account,
             base=base,
+            quarantine=bounds.first,
             layers=found,
             home_image=self.homes.image(request.desktop_id),
             disk_gib=home.disk_gib if home else request.disk_gib,

@@ -1,7 +1,7 @@
 """A container's mounts, prepared in a private mount namespace: nothing here ever shows on the host.
 
 The root is an overlay of the image's layers, each idmapped into the container's uid range, under a small file system in memory.
-Home and data are idmapped copies of their mounts, so that uid 20001 on disk is uid 20001 inside, and nobody else's uid counts.
+Home and data are idmapped copies of their mounts, so that uid 20001 on disk is uid 20001 inside; on data nobody else's uid is.
 Runs in the set-up child only, as root, and is undone by the kernel when the namespace's last process dies.
 """
 
@@ -69,18 +69,23 @@ def build(config: Config, plan: Plan) -> Stage:
     """
     syscalls.unshare(syscalls.CLONE_NEWNS)
     syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
-    mapping = idmap.open_mapping(plan.base)
+    mapping = idmap.open_mapping(idmap.whole_lines(plan.base), idmap.whole_lines(plan.base))
+    shared = idmap.open_mapping(
+        idmap.person_lines(plan.base, plan.quarantine, {plan.account.uid}),
+        idmap.person_lines(plan.base, plan.quarantine, {plan.account.gid, *plan.account.gids}),
+    )
     stage = Stage(config.stage_dir)
     flags = syscalls.MS_NOSUID | syscalls.MS_NOEXEC
     syscalls.mount("beamdesk", str(stage.folder), "tmpfs", flags, "mode=0700,size=1m,nr_inodes=1024")
     _hide_host(stage)
     _root(stage, plan, mapping, config.scratch_percent)
     for mount in plan.data:
-        _data(stage, config, mount, mapping)
+        _data(stage, config, mount, shared)
     _home(stage, plan, mapping)  # after the data: a refused start makes no home
     _beamdesk(stage, config, plan, mapping)
     _devices(stage, plan)
     os.close(mapping)
+    os.close(shared)
     return stage
 
 

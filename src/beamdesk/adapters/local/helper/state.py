@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from beamdesk.adapters.local.helper.homes import write_atomically
+from beamdesk.adapters.local.helper.log import say
 from beamdesk.protocol.codec import MalformedMessage, decode, encode
 from beamdesk.protocol.helper import HelperServer, ServerState
 
@@ -33,9 +34,12 @@ class Records:
         return cls(folder, servers)
 
     def put(self, server: HelperServer) -> None:
-        """Remember a server."""
+        """Remember a server; while this process lives its memory is the truth, so that a full disk stops nobody."""
         self.servers[server.desktop_id] = server
-        write_atomically(self.folder / f"{server.desktop_id}.json", encode(server))
+        try:
+            write_atomically(self.folder / f"{server.desktop_id}.json", encode(server), durable=False)
+        except OSError as error:
+            say(f"the record of {server.desktop_id} cannot be written: {error.strerror}")
 
     def drop(self, desktop_id: str) -> None:
         """Forget a server; absent is fine."""
