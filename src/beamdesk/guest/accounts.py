@@ -121,7 +121,7 @@ def fill_home(person: Person, skeleton: Path = Path("/etc/skel")) -> bool:
     info = home.lstat()
     if not stat.S_ISDIR(info.st_mode):
         raise SetupError(f"the home {home} is not a folder")
-    if set(os.listdir(home)) - _LEFT_BY_MKFS:
+    if {item.name for item in home.iterdir()} - _LEFT_BY_MKFS:
         if info.st_uid != person.uid:
             raise SetupError(f"the home {home} belongs to uid {info.st_uid}, not to {person.login}")
         return False
@@ -141,7 +141,7 @@ def _copy(source: Path, target: Path, person: Person) -> None:
     for item in sorted(source.iterdir()):
         copy = target / item.name
         if item.is_symlink():
-            copy.symlink_to(os.readlink(item))
+            copy.symlink_to(item.readlink())
         elif item.is_dir():
             copy.mkdir(mode=0o755)
             _copy(item, copy, person)

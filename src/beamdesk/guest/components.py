@@ -22,7 +22,6 @@ SCREEN = (5120, 2880)
 FIRST_SIZE = (1920, 1080)
 BACKGROUND = 0x173A56
 """The wallpaper's middle tone: what is seen until the wallpaper is drawn."""
-SELKIES = "/opt/selkies/bin/selkies"
 _XFCONFD = "/usr/lib/x86_64-linux-gnu/xfce4/xfconf/xfconfd"
 _LOCALES = {"zh": ("zh_CN.UTF-8", "zh_CN:zh:en")}
 
@@ -137,13 +136,16 @@ _SOUND = (
     "--use-pid-file=no",
     "--log-target=stderr",
     "--log-level=error",
+    "--realtime=no",
+    "--high-priority=no",
     "--file=/etc/pulse/beamdesk.pa",
 )
 
 
 def selkies_command() -> tuple[str, ...]:
-    """Return the command of the streaming server; all its settings are in its environment, where other accounts cannot read them."""
-    return (SELKIES,)
+    """Return the command of the streaming server; its settings are in its environment, where other accounts cannot read them."""
+    # isolated: nothing in the person's home can slip a module under the server
+    return ("/opt/selkies/bin/python3", "-I", str(Path(__file__).with_name("selkies_launcher.py")))
 
 
 def selkies_environment(person: Person, stream: Stream) -> dict[str, str]:

@@ -40,6 +40,7 @@ class Observer:
         self._last_input = clock()
         self._last_picture = 0
         self._silent = 0
+        self._pictured = False
 
     def idle_s(self) -> float:
         """Return the seconds since the last input."""
@@ -68,8 +69,9 @@ class Observer:
         if self._display is None:
             self._display = Display(DISPLAY_NUMBER, self._session.cookie)
         self._last_input = self._clock() - self._display.idle_s()
-        if turn % _PICTURE_EVERY == 0:
+        if turn % _PICTURE_EVERY == 0 or (self._session.is_up() and not self._pictured):
             self._take_picture(self._display)
+            self._pictured = self._session.is_up()
 
     def _check_stream(self) -> None:
         self._silent = 0 if not self._session.stream_is_up() or stream.answers(self._listen) else self._silent + 1

@@ -96,7 +96,7 @@ def rgb(pixels: bytes) -> bytes:
 
 def png(width: int, height: int, pixels: bytes) -> bytes:
     """Pack RGB pixels as PNG of at most ``MAX_THUMBNAIL_BYTES``, dropping low bits of the colours if it must."""
-    for mask in (0xFF, 0xFC, 0xF8, 0xF0, 0xE0):
+    for mask in (0xFF, 0xFC, 0xF8, 0xF0, 0xE0, 0xC0, 0x80):
         data = _png(width, height, pixels if mask == 0xFF else pixels.translate(bytes(value & mask for value in range(256))))
         if len(data) <= MAX_THUMBNAIL_BYTES:
             return data
@@ -116,7 +116,7 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 
 
 def _filtered(stride: int, height: int, pixels: bytes) -> bytes:
-    """Apply PNG's "up" filter: each byte minus the one above, all at once as one long number (a loop would take 20 times longer)."""
+    """Apply PNG's "up" filter: each byte minus the one above, all at once as one long number (a loop takes 20 times longer)."""
     above = bytes(stride) + pixels[:-stride]
     high = int.from_bytes(b"\x80" * len(pixels), "little")
     a, b = int.from_bytes(pixels, "little"), int.from_bytes(above, "little")

@@ -1,5 +1,7 @@
-"""What the agent tells about itself: the state of each step and the failure, shared between the threads that find out and the one that
-reports."""
+"""What the agent tells about itself: the state of each step, and the failure.
+
+Shared between the threads that find out and the one that reports; it must not judge what it is told.
+"""
 
 from __future__ import annotations
 

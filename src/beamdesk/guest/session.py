@@ -73,6 +73,10 @@ class Session:
         """Tell whether the streaming server was seen to accept connections and has not ended since."""
         return self._progress.state(StepName.STREAM) is StepState.DONE
 
+    def is_up(self) -> bool:
+        """Tell whether the desktop is on the screen."""
+        return self._progress.state(StepName.DESKTOP) is StepState.DONE
+
     def notify(self, title: str, text: str) -> processes.Process:
         """Show a message on the desktop."""
         command = ("/usr/bin/notify-send", "--app-name=Beamdesk", "--icon=beamdesk", "--urgency=critical", "--", title, text)
@@ -141,6 +145,8 @@ class Session:
             display = Display(DISPLAY_NUMBER, self.cookie)
             resize(display, *FIRST_SIZE)
             display.paint_root(BACKGROUND)
+            # resizing left it in the lower right corner, where it would open a tooltip of the panel
+            display.move_pointer(FIRST_SIZE[0] // 2, FIRST_SIZE[1] // 2)
             display.sync()
         except DisplayError as error:
             return self._display_missing(str(error))

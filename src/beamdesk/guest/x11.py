@@ -60,9 +60,9 @@ class Display:
         self._socket.close()
 
     def new_id(self) -> int:
-        """Return an unused resource id."""
-        self._next_id += 1
-        return self._id_base | self._next_id
+        """Return a resource id; they come around again after two million, long after those before were freed."""
+        self._next_id = self._next_id % self._id_mask + 1
+        return int(self._id_base) | self._next_id
 
     # -- requests and replies
 
@@ -132,6 +132,10 @@ class Display:
         self.send(2, 0, struct.pack("<III", self.root, 1 << 1, colour))
         self.send(61, 0, struct.pack("<IhhHH", self.root, 0, 0, 0, 0))
 
+    def move_pointer(self, x: int, y: int) -> None:
+        """Move the pointer to a place on the root window."""
+        self.send(41, 0, struct.pack("<IIhhHHhh", 0, self.root, 0, 0, 0, 0, x, y))
+
     def extension(self, name: str) -> int:
         """Return the major opcode of an extension.
 
@@ -168,7 +172,9 @@ class Display:
             raise DisplayError("the X server's greeting is malformed") from error
 
     def _parse_setup(self, body: bytes) -> None:
-        _release, self._id_base, _mask, _motion, vendor, _max_request, _screens, formats = struct.unpack_from("<IIIIHHBB", body)
+        _release, self._id_base, self._id_mask, _motion, vendor, _max_request, _screens, formats = struct.unpack_from(
+            "<IIIIHHBB", body
+        )
         at = 32 + vendor + (-vendor % 4) + 8 * formats
         self.root, _colormap, _white, _black = struct.unpack_from("<IIII", body, at)
         self.root_visual, _backing, _save, self.root_depth = struct.unpack_from("<IBBB", body, at + 32)

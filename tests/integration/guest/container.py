@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import socketserver
 import subprocess
 import sys
@@ -79,7 +80,7 @@ class FakeApi:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_POST(self) -> None:  # noqa: N802
+            def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 status, answer = api.answer(self.path, self.headers.get("Authorization", ""), body)
                 self.send_response(status)
@@ -94,8 +95,19 @@ class FakeApi:
                 pass
 
         class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-            daemon_threads = True
-            block_on_close = False
+            def __init__(self, *arguments: object) -> None:
+                super().__init__(*arguments)
+                self.open: list[socket.socket] = []
+
+            def get_request(self) -> tuple[socket.socket, str]:
+                connection, _ = self.socket.accept()
+                self.open.append(connection)
+                return connection, "guest"
+
+            def hang_up(self) -> None:
+                for connection in self.open:
+                    with contextlib.suppress(OSError):
+                        connection.shutdown(socket.SHUT_RDWR)
 
         path.unlink(missing_ok=True)
         with Server(str(path), Handler) as server:
@@ -106,6 +118,7 @@ class FakeApi:
                 yield
             finally:
                 server.shutdown()
+                server.hang_up()
                 thread.join()
                 path.unlink(missing_ok=True)
 
@@ -113,7 +126,7 @@ class FakeApi:
         with self.changed:
             return {step.name: step for step in self.reports[-1][1].steps} if self.reports else {}
 
-    def wait_for(self, what, timeout: float = 20.0):  # noqa: ANN001
+    def wait_for(self, what, timeout: float = 20.0):
         """Wait until ``what(self)`` is true and return it."""
         end = time.monotonic() + timeout
         with self.changed:
@@ -171,7 +184,21 @@ class Container:
         env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/home/ada", "LANG": "en_US.UTF-8", "XDG_RUNTIME_DIR": runtime}
         if display:
             env |= {"DISPLAY": ":0", "XAUTHORITY": f"{runtime}/Xauthority", "DBUS_SESSION_BUS_ADDRESS": f"unix:path={runtime}/bus"}
-        inside = ["nsenter", "-t", str(self.leader()), "-m", "-p", "-n", "-i", "-u", "-r", "-w", "env", "-i", *(f"{k}={v}" for k, v in env.items())]
+        inside = [
+            "nsenter",
+            "-t",
+            str(self.leader()),
+            "-m",
+            "-p",
+            "-n",
+            "-i",
+            "-u",
+            "-r",
+            "-w",
+            "env",
+            "-i",
+            *(f"{k}={v}" for k, v in env.items()),
+        ]
         return subprocess.run([*inside, *who, *command], capture_output=True, text=True, timeout=120, check=False)
 
     def console(self) -> str:
@@ -199,7 +226,9 @@ def desktop(folder: Path, image: str, api: FakeApi | None = None, *, serve: bool
     nonce = folder / "agent" / "nonce"
     nonce.touch(mode=0o600)
     nonce.write_text(api.nonce)
-    (folder / "agent" / "config.json").write_text(json.dumps({"enrol_url": "http+unix:///run/beamdesk/api/guest.sock", "desktop_id": "d0123456789"}))
+    (folder / "agent" / "config.json").write_text(
+        json.dumps({"enrol_url": "http+unix:///run/beamdesk/api/guest.sock", "desktop_id": "d0123456789"})
+    )
     api.mounts = (
         Mount("bind", "", "/home/ada", writable=True),
         Mount("bind", "", f"/data/{EXPERIMENT}/raw", writable=False),
@@ -210,7 +239,9 @@ def desktop(folder: Path, image: str, api: FakeApi | None = None, *, serve: bool
             stack.enter_context(api.serving(folder / "api" / "guest.sock"))
         root = stack.enter_context(_root(folder, image))
         with (folder / "console.log").open("wb") as log:
-            process = subprocess.Popen(_nspawn(folder, root), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(
+                _nspawn(folder, root), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
         container = Container(folder, api, process, time.monotonic())
         try:
             yield container
@@ -251,8 +282,20 @@ def _nspawn(folder: Path, root: Path) -> list[str]:
         f"--bind-ro={folder}/raw:/data/{EXPERIMENT}/raw",
         f"--bind={folder}/processed:/data/{EXPERIMENT}/processed",
     ]
-    options = ["--quiet", "--register=no", "--keep-unit", "--settings=no", f"--directory={root}", f"--machine=guesttest{os.getpid()}"]
-    options += ["--private-network", "--no-new-privileges=yes", "--drop-capability=CAP_SYS_ADMIN,CAP_SYS_NICE,CAP_SYS_RESOURCE", "--console=pipe"]
+    options = [
+        "--quiet",
+        "--register=no",
+        "--keep-unit",
+        "--settings=no",
+        f"--directory={root}",
+        f"--machine=guesttest{os.getpid()}",
+    ]
+    options += [
+        "--private-network",
+        "--no-new-privileges=yes",
+        "--drop-capability=CAP_SYS_ADMIN,CAP_SYS_NICE,CAP_SYS_RESOURCE",
+        "--console=pipe",
+    ]
     options += ["--resolv-conf=off", "--timezone=off", "--link-journal=no", "--as-pid2", "--setenv=PYTHONPATH=/opt/beamdesk/lib"]
     return ["systemd-nspawn", *options, *binds, "--", "/usr/bin/python3", "-m", "beamdesk.guest"]
 
@@ -264,12 +307,10 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     with desktop(folder, image) as container:
-        try:
+        with contextlib.suppress(AssertionError):
             container.api.wait_up(30)
-        except AssertionError as error:
-            print(error)
-        print(container.console())
-        print("master token:", container.api.secret, "socket:", container.socket)
+        sys.stdout.write(f"{container.console()}\nmaster token: {container.api.secret} socket: {container.socket}\n")
+        sys.stdout.flush()
         if "--wait" in sys.argv:
             with contextlib.suppress(KeyboardInterrupt):
                 container.process.wait()

@@ -10,6 +10,8 @@ Recipes
 
     parent = "base"                     # absent in the one root layer, which names a Debian suite instead
     suite = "bookworm"
+    dpkg = ["path-exclude=...", ...]    # options of dpkg and apt, kept in the root for all layers above
+    apt = [...]
     packages = ["xvfb", ...]            # apt, without recommended packages
     venvs = [{path = "/opt/x", requirements = "x.lock", system_site_packages = false}]
     copies = [{source = "../../icons", target = "/usr/share/..."}]

@@ -13,6 +13,8 @@ from .cache import Cache, drop_set_id
 from .progress import Progress
 from .recipes import Guest, Image, Layer, Recipes, image_hash
 
+_SCRIPT = "/var/tmp/setup.sh"  # noqa: S108 inside the root, where nobody else is
+
 
 @dataclass(frozen=True, slots=True)
 class Built:
@@ -104,9 +106,9 @@ class Builder:
             _copy_tree(layer.folder / "files", root)
         if (layer.folder / "setup.sh").is_file():
             self._progress.step("setting up")
-            script = root / "var/tmp/setup.sh"
+            script = root / _SCRIPT.lstrip("/")
             shutil.copyfile(layer.folder / "setup.sh", script)
-            chroot.run_inside(log, f"setup.sh of layer {layer.name}", root, ["bash", "-eu", "/var/tmp/setup.sh"])
+            chroot.run_inside(log, f"setup.sh of layer {layer.name}", root, ["bash", "-eu", _SCRIPT])
             script.unlink()
 
     def _build_guest(self, guest: Guest, base: Layer) -> None:

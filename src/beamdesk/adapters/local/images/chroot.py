@@ -109,21 +109,19 @@ def run(
     log.write(f"+ {' '.join(command)}")
     if not shutil.which(command[0]):
         raise BuildError(f"{what} needs the program {command[0]}, which is not installed")
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env
-    )
-    try:
-        assert process.stdout is not None  # noqa: S101 it is a pipe
-        for line in process.stdout:
-            log.write(line.rstrip("\n"))
-            if on_line:
-                on_line(line.rstrip("\n"))
-        if process.wait() != 0:
-            raise log.failure(what)
-    finally:
-        if process.poll() is None:
+    ) as process:
+        try:
+            for line in process.stdout or ():
+                log.write(line.rstrip("\n"))
+                if on_line:
+                    on_line(line.rstrip("\n"))
+        except BaseException:
             process.kill()
-            process.wait()
+            raise
+    if process.returncode != 0:
+        raise log.failure(what)
 
 
 def run_inside(
@@ -136,7 +134,7 @@ def run_inside(
     env: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> None:
-    """Run a command inside ``root`` with a clean environment, own processes and, unless ``network``, no network; see :func:`run`."""
+    """Run a command inside ``root``: clean environment, own processes and, unless ``network``, no network; see :func:`run`."""
     namespaces = ["unshare", "--pid", "--fork", "--kill-child", "--uts", "--ipc", f"--mount-proc={root}/proc"]
     if not network:
         namespaces.append("--net")

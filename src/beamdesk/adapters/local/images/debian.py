@@ -1,4 +1,7 @@
-"""Debian packages: the base by mmdebstrap, further packages by the root's own apt. Mirrors come from the host's apt, if it has the suite."""
+"""Debian packages: the base by mmdebstrap, further packages by the root's own apt.
+
+Mirrors are the host's, where its apt is configured for the suite; no mirror is named here.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,6 @@ from pathlib import Path
 from . import chroot
 from .recipes import Layer
 
-_DPKG = (
-    "path-exclude=/usr/share/doc/*",
-    "path-exclude=/usr/share/man/*",
-    "path-exclude=/usr/share/info/*",
-    "path-exclude=/usr/share/gtk-doc/*",
-    "path-exclude=/usr/share/help/*",
-    "path-exclude=/usr/share/lintian/*",
-    "path-exclude=/usr/share/locale/*",
-    "path-include=/usr/share/locale/locale.alias",
-    "path-include=/usr/share/locale/en*",
-    "path-include=/usr/share/locale/zh*",
-    # Noto CJK: the sans faces serve a desktop, the serif ones would add 48 MB
-    "path-exclude=/usr/share/fonts/opentype/noto/NotoSerifCJK*",
-    # layers appear by rename and only when complete: syncing each file would only cost minutes
-    "force-unsafe-io",
-)
 _APT = ('APT::Install-Recommends "false"', 'Acquire::Languages "none"')
 _LISTS = Path("var/lib/apt/lists")
 _ARCHIVES = Path("var/cache/apt/archives")
@@ -52,7 +39,7 @@ def host_sources(suite: str) -> list[str]:
 
 
 def sources_from(listing: str, suite: str) -> list[str]:
-    """Turn the output of ``apt-get indextargets`` (see :func:`host_sources`) into apt lines for the suite, its updates and security."""
+    """Turn the output of ``apt-get indextargets`` into apt lines for the suite, its updates and security."""
     wanted = {suite, f"{suite}-updates", f"{suite}-security"}
     lines: dict[str, None] = {}
     names = set()
@@ -68,7 +55,7 @@ def sources_from(listing: str, suite: str) -> list[str]:
 def bootstrap(log: chroot.Log, layer: Layer, target: Path) -> None:
     """Make the root file system of the root layer in ``target``."""
     packages = ",".join(layer.packages)
-    options = [f"--dpkgopt={item}" for item in _DPKG] + [f"--aptopt={item}" for item in _APT]
+    options = [f"--dpkgopt={item}" for item in layer.dpkg] + [f"--aptopt={item}" for item in (*_APT, *layer.apt)]
     # an old signature on an otherwise valid snapshot mirror is the host administrator's decision, so it is taken over
     options += [f"--aptopt={item}" for item in _host_validity()]
     command = ["mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory", f"--include={packages}", *options]

@@ -56,4 +56,4 @@ class Progress:
             line = f"[image {self._image}] layer {self._layer}: {detail} ... {elapsed:.0f} s"
         else:
             line = f"[image {self._image}] {detail}"
-        print(line, file=self._out, flush=True)  # noqa: T201 this is the program's output
+        print(line, file=self._out, flush=True)

@@ -42,12 +42,14 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer recipe with its content ``hash``; ``suite`` is set in the root layer only."""
+    """One layer recipe with its content ``hash``; ``suite``, ``dpkg`` and ``apt`` are set in the root layer only."""
 
     name: str
     folder: Path
     parent: str
     suite: str
+    dpkg: tuple[str, ...]
+    apt: tuple[str, ...]
     packages: tuple[str, ...]
     venvs: tuple[Venv, ...]
     copies: tuple[Copy, ...]
@@ -164,6 +166,8 @@ class Recipes:
             folder=path.parent,
             parent=str(data.get("parent", "")),
             suite=str(data.get("suite", "")),
+            dpkg=tuple(str(item) for item in data.get("dpkg", [])),
+            apt=tuple(str(item) for item in data.get("apt", [])),
             packages=tuple(str(item) for item in data.get("packages", [])),
             venvs=venvs,
             copies=copies,
@@ -232,7 +236,7 @@ def _hash_tree(digest: Any, top: Path) -> None:
     for path in _files(top):
         info = path.lstat()
         kind = "link" if stat.S_ISLNK(info.st_mode) else ("x" if info.st_mode & 0o111 else "-")
-        content = os.readlink(path).encode() if kind == "link" else path.read_bytes()
+        content = str(path.readlink()).encode() if kind == "link" else path.read_bytes()
         digest.update(f"{path.relative_to(top)} {kind} {len(content)}\n".encode())
         digest.update(content)
 
