@@ -1,0 +1,62 @@
+"""The command ``beamdesk``: a client of the API for everybody, and the services for whoever runs a site."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from beamdesk import __version__
+from beamdesk.cli import data, desktops, logins, offers
+from beamdesk.cli.failure import Failure
+from beamdesk.cli.output import clean
+
+_CLIENT = frozenset({"login", "logout", "whoami", "desktop", "experiment", "image", "flavor", "data", "--version"})
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"beamdesk {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """Cloud desktops beside the data of your experiments."""
+
+
+def build(*, with_services: bool) -> typer.Typer:
+    """Return the program; the services' modules are slow to import, so a client command goes without."""
+    app = typer.Typer(name="beamdesk", callback=_root, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+    for command in (logins.login, logins.logout, logins.whoami):
+        app.command()(command)
+    app.add_typer(desktops.desktops, name="desktop")
+    app.add_typer(offers.experiments, name="experiment")
+    app.add_typer(offers.images, name="image")
+    app.add_typer(offers.flavors, name="flavor")
+    app.add_typer(data.data, name="data")
+    if with_services:
+        from beamdesk.cli import services
+
+        services.register(app)
+    return app
+
+
+def main() -> None:
+    """Run the program; a failure is one line on standard error and an exit code (see `failure`)."""
+    app = build(with_services=len(sys.argv) < 2 or sys.argv[1] not in _CLIENT)
+    try:
+        app()
+    except Failure as failure:
+        sys.stderr.write(f"beamdesk: {clean(failure.message)}\n")
+        sys.exit(int(failure.exit_code))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""English for the API's codes. An unknown code is shown as it is: an older client must not hide what a newer portal says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+STEPS = {
+    "queue": "waiting for resources",
+    "server": "starting the machine",
+    "enrol": "handing over its identity",
+    "account": "making your account",
+    "storage": "checking your data",
+    "display": "starting the display",
+    "desktop": "starting the desktop",
+    "stream": "starting the stream",
+}
+REASONS = {
+    "waiting_for_capacity": "waiting for free resources",
+    "never_fits": "too large for this site; delete it and choose a smaller size",
+    "lease_ended": "its time was up; start it again to go on, your home is kept",
+    "idle": "it was not used; start it again to go on, your home is kept",
+    "user": "",
+    "operator": "stopped by an operator",
+    "cloud_unavailable": "the cloud does not answer; this is tried again",
+    "cloud_refused": "the cloud refused",
+    "build_timeout": "the machine did not start in time; start it again or tell the operators",
+    "boot_timeout": "the desktop did not come up in time; start it again or tell the operators",
+    "server_error": "the machine failed; start it again or tell the operators",
+    "server_lost": "the machine was lost; it is being replaced",
+    "guest_failed": "the desktop could not start; see the cause, then start it again",
+    "guest_silent": "the desktop stopped answering",
+    "duplicate_server": "a second machine appeared and is being removed",
+}
+LACKING = {"vcpus": "CPUs", "memory_mib": "memory", "disk_gib": "disk", "gpus": "GPUs", "desktops": "number of desktops"}
+AVAILABILITY = {"now": "now", "wait": "would wait", "quota": "over quota", "never": "never fits here"}
+
+
+def lacking(names: list[str]) -> str:
+    """Return what is short, in words."""
+    return ", ".join(LACKING.get(name, name) for name in names)
+
+
+def why(desktop: dict[str, Any]) -> str:
+    """Return why a desktop is where it is: place in the line, reason and cause."""
+    parts = []
+    if queue := desktop.get("queue"):
+        short = lacking(queue["lacking"])
+        parts.append(f"place {queue['place']} in the line" + (f", short of {short}" if short else ""))
+    if desktop["reason"]:
+        parts.append(REASONS.get(desktop["reason"], desktop["reason"]))
+    if desktop["detail"]:
+        parts.append(desktop["detail"])
+    return "; ".join(part for part in parts if part)
+
+
+def now_doing(desktop: dict[str, Any]) -> str:
+    """Return the step that a desktop on its way up is at."""
+    step = next((step for step in desktop["steps"] if step["state"] in ("running", "failed")), None)
+    if step is None:
+        return str(desktop["phase"])
+    words = STEPS.get(step["name"], step["name"])
+    done = sum(step["state"] == "done" for step in desktop["steps"])
+    return f"[{done}/{len(desktop['steps'])}] {words}" + (f": {step['detail']}" if step["detail"] else "")
