@@ -20,13 +20,18 @@ _FAULTS = (
 )
 _WHO = st.integers(0, 2)
 _WHICH = st.integers(0, len(NAMES) - 1)
+_WRITES = ("create_server", "start_server", "stop_server", "delete_server", "delete_home")
+_GATES = st.sampled_from([f"{call} {moment}" for call in _WRITES for moment in ("before", "after")] + ["create_server between"])
 _STEPS = st.tuples(st.just("step"), _WHO, st.integers(1, 12))
 
 MOVES = st.one_of(
     _STEPS,
-    _STEPS,
-    _STEPS,
-    _STEPS,
+    st.tuples(st.just("pass"), _WHO),
+    st.tuples(st.just("pass"), _WHO),
+    st.tuples(st.just("work"), st.integers(2, 8)),
+    st.tuples(st.just("hold"), _WHO, _GATES),
+    st.tuples(st.just("die"), _WHO, _GATES),
+    st.tuples(st.just("overtaken"), _WHO, _GATES),
     st.tuples(st.just("crash"), _WHO),
     st.tuples(st.just("advance"), st.sampled_from([0.1, 0.5, 1.1, 4, 7, 16, 61, 200, 601])),
     st.tuples(st.just("guests"), st.integers(1, 8)),
@@ -54,6 +59,25 @@ async def _play_one(stage: Stage, name: str, *details: Any) -> None:  # noqa: C9
     match name, *details:
         case "step", who, times:
             await stage.step(who, times)
+        case "pass", who:
+            await stage.whole_pass(who)
+        case "work", times:
+            for _ in range(times):
+                stage.clock.advance(0.3)
+                await stage.whole_pass(0)
+                await stage.guests.tick()
+        case "hold", who, gate:
+            await stage.run_until(who, gate)
+        case "die", who, gate:
+            if await stage.run_until(who, gate):
+                await stage.crash(who)
+                stage.clock.advance(16)
+        case "overtaken", who, gate:
+            if await stage.run_until(who, gate):
+                stage.clock.advance(16)
+                await stage.whole_pass(who + 1)
+                await stage.whole_pass(who + 1)
+                await stage.whole_pass(who)
         case "crash", who:
             await stage.crash(who)
         case "advance", seconds:

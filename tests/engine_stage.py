@@ -46,6 +46,7 @@ class Actor:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.at = ""
         self.task: asyncio.Task[None] | None = None
         self._gate: asyncio.Future[None] | None = None
         self._stopped = asyncio.Event()
@@ -54,8 +55,9 @@ class Actor:
     def busy(self) -> bool:
         return self.task is not None and not self.task.done()
 
-    async def hold(self) -> None:
+    async def hold(self, where: str) -> None:
         """Wait here until the director says go on, or die."""
+        self.at = where
         self._gate = asyncio.get_running_loop().create_future()
         self._stopped.set()
         try:
@@ -67,6 +69,10 @@ class Actor:
         self._stopped.clear()
         self.task = asyncio.create_task(work, name=self.name)
         self.task.add_done_callback(lambda _: self._stopped.set())
+
+    async def reached(self) -> None:
+        """Wait until the actor is at a gate or has ended."""
+        await self._stopped.wait()
 
     async def go(self, crash: BaseException | None = None) -> None:
         """Let the actor go on to its next gate or end; with ``crash`` it dies where it is."""
@@ -90,7 +96,11 @@ class Stage:
         self.clock = clock
         self.secrets = CountedSecrets()
         self.cloud = FakeCloud(
-            clock, capacity=TOTAL, times=FakeTimes(build=0.3, delete=0.3), racy=racy, pause=lambda _call, _moment: self.gate()
+            clock,
+            capacity=TOTAL,
+            times=FakeTimes(build=0.3, delete=0.3),
+            racy=racy,
+            pause=lambda call, moment: self.gate(f"{call} {moment}"),
         )
         self.guests = FakeGuests(store, self.cloud.world, clock, self.secrets, step_s=0.1)
         gated = GatedStore(store, self)
@@ -98,11 +108,11 @@ class Stage:
         self.sweeper = Sweeper(gated, self.cloud, clock, RULES)
         self.actors = [Actor(f"reconciler-{number}") for number in range(actors)]
 
-    async def gate(self) -> None:
+    async def gate(self, where: str) -> None:
         task = asyncio.current_task()
         for actor in self.actors:
             if actor.task is task:
-                await actor.hold()
+                await actor.hold(where)
 
     async def step(self, number: int, times: int = 1) -> None:
         actor = self.actors[number % len(self.actors)]
@@ -110,6 +120,20 @@ class Stage:
             if not actor.busy:
                 actor.begin(self._one_pass())
             await actor.go()
+
+    async def run_until(self, number: int, where: str) -> bool:
+        """Let an actor work until it is about to go through the gate ``where``; False when its pass ended before."""
+        actor = self.actors[number % len(self.actors)]
+        if not actor.busy:
+            actor.begin(self._one_pass())
+            await actor.reached()
+        while actor.busy and actor.at != where:
+            await actor.go()
+        return actor.busy
+
+    async def whole_pass(self, number: int) -> None:
+        """Let an actor finish its pass, or do one."""
+        await self.run_until(number, "the end")
 
     async def crash(self, number: int) -> None:
         actor = self.actors[number % len(self.actors)]
@@ -263,10 +287,10 @@ class GatedStore:
 
     @asynccontextmanager
     async def begin(self, *, write: bool = False) -> AsyncIterator[Transaction]:
-        await self._stage.gate()
+        await self._stage.gate("begin")
         async with self._store.begin(write=write) as tx:
             yield tx
-        await self._stage.gate()
+        await self._stage.gate("committed")
 
 
 async def open_stage(url: str, **options: Any) -> tuple[Stage, SqlStore]:

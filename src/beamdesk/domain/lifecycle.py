@@ -79,7 +79,7 @@ def decide(
     situation = Situation(desktop, observed, now, timings, lease)
     if observed.servers is None and not _can_do_without_cloud(situation):
         return situation.back_off(Reason.CLOUD_UNAVAILABLE, observed.cloud_error, jitter)
-    if desktop.desired is Desired.DELETED:
+    if desktop.desired is Desired.DELETED or desktop.phase is Phase.DELETING:
         return toward_deleted(situation)
     if desktop.desired is Desired.STOPPED:
         return toward_stopped(situation)
@@ -118,6 +118,7 @@ def act_failed(
     Stopping and deleting are tried for ever: a server that may still run must not be forgotten.
     """
     situation = Situation(before, observed, now, timings, lease)
-    if not retryable and before.desired is Desired.RUNNING and decision.step is not Step.DELETE_DUPLICATE:
+    on_the_way_up = before.desired is Desired.RUNNING and before.phase is not Phase.DELETING
+    if not retryable and on_the_way_up and decision.step is not Step.DELETE_DUPLICATE:
         return situation.fail(Reason.CLOUD_REFUSED, message)
     return situation.back_off(Reason.CLOUD_UNAVAILABLE if retryable else Reason.CLOUD_REFUSED, message, jitter)
