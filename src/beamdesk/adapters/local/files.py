@@ -113,7 +113,7 @@ def _walk(root: Path, account: HelperAccount, parts: tuple[str, ...]) -> int:
     for part in parts:
         try:
             if device is not None:
-                _require(account, os.fstat(here), os.X_OK)
+                _require_passable(account, os.fstat(here))
             below = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
         finally:
             os.close(here)
@@ -124,6 +124,12 @@ def _walk(root: Path, account: HelperAccount, parts: tuple[str, ...]) -> int:
             os.close(here)
             raise Forbidden("Symbolic links and other file systems are not followed.")
     return here
+
+
+def _require_passable(account: HelperAccount, facts: os.stat_result) -> None:
+    if not stat.S_ISDIR(facts.st_mode):
+        raise NotFound("There is no such file or folder.")
+    _require(account, facts, os.X_OK)
 
 
 def _require(account: HelperAccount, facts: os.stat_result, want: int) -> None:
