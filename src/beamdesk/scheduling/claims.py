@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from beamdesk.scheduling import bookings
 from beamdesk.scheduling.arrays import CARD
-from beamdesk.scheduling.cards import CardState
+from beamdesk.scheduling.cards import CardState, Geometry
 from beamdesk.scheduling.errors import InvalidHost, NotFree
-from beamdesk.scheduling.state import FREE, STATES, USED, HostTable
+from beamdesk.scheduling.state import FAILED, FREE, STATES, USED, HostTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +114,8 @@ def _is_free(table: HostTable, row: int, grant: Grant) -> bool:
         return False
     if grant.profile is None:
         return bool(table.geometry[at] < 0 and table.idle[at] >= grant.milli)
-    if table.geometry[at] < 0:
-        return False
-    geometry = table.geometries[table.geometry[at]]
-    number = geometry.index(grant.profile)
-    if number < 0 or grant.start not in geometry.profiles[number].starts:
+    geometry, number = _geometry(table, at, grant.profile)
+    if geometry is None or grant.start not in geometry.profiles[number].starts:
         return False
     mask = ((1 << geometry.profiles[number].span) - 1) << grant.start
     return not int(table.slots[at]) & mask and (geometry.mixed or table.profile[at] in {-1, number})
@@ -166,10 +163,13 @@ def _take(table: HostTable, row: int, grant: Grant) -> None:
     at = row, position
     table.used[at] += _milli(table, at, grant)
     if grant.profile is not None:
-        geometry = table.geometries[table.geometry[at]]
-        number = geometry.index(grant.profile)
-        table.slots[at] |= ((1 << geometry.profiles[number].span) - 1) << grant.start
-        table.profile[at] = -1 if geometry.mixed else number
+        geometry, number = _geometry(table, at, grant.profile)
+        if geometry is None:
+            # The card was divided anew under a server that uses it: nothing more is given of it.
+            table.state[at] = FAILED
+        else:
+            table.slots[at] |= ((1 << geometry.profiles[number].span) - 1) << grant.start
+            table.profile[at] = -1 if geometry.mixed else number
     if table.state[at] == FREE and table.used[at] >= CARD:
         table.state[at] = USED
     settle(table, at)
@@ -182,9 +182,9 @@ def _give_back(table: HostTable, row: int, grant: Grant, leave: CardState) -> No
     at = row, position
     table.used[at] -= _milli(table, at, grant)
     if grant.profile is not None:
-        geometry = table.geometries[table.geometry[at]]
-        number = geometry.index(grant.profile)
-        table.slots[at] &= ~(((1 << geometry.profiles[number].span) - 1) << grant.start)
+        geometry, number = _geometry(table, at, grant.profile)
+        if geometry is not None:
+            table.slots[at] &= ~(((1 << geometry.profiles[number].span) - 1) << grant.start)
         if not table.slots[at]:
             table.profile[at] = -1
     if table.state[at] == USED and table.used[at] < CARD:
@@ -194,11 +194,17 @@ def _give_back(table: HostTable, row: int, grant: Grant, leave: CardState) -> No
 
 
 def _milli(table: HostTable, at: tuple[int, int], grant: Grant) -> int:
-    if grant.profile is None or table.geometry[at] < 0:
-        return grant.milli
+    geometry, number = _geometry(table, at, grant.profile) if grant.profile is not None else (None, -1)
+    return grant.milli if geometry is None else geometry.profiles[number].milli
+
+
+def _geometry(table: HostTable, at: tuple[int, int], profile: str) -> tuple[Geometry | None, int]:
+    """Return the card's geometry and the profile's number in it; (None, -1) when the card does not offer the profile."""
+    if table.geometry[at] < 0:
+        return None, -1
     geometry = table.geometries[table.geometry[at]]
-    number = geometry.index(grant.profile)
-    return geometry.profiles[number].milli if number >= 0 else grant.milli
+    number = geometry.index(profile)
+    return (geometry, number) if number >= 0 else (None, -1)
 
 
 def settle(table: HostTable, at: tuple[int, int]) -> None:

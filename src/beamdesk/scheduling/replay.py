@@ -7,7 +7,7 @@ requests arrive, hold a lease and leave (desktops). Pure: files are read in `bea
 from __future__ import annotations
 
 import heapq
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -155,7 +155,7 @@ class Churn:
         self._requests: dict[str, Request] = {}
         self._count: Counter[str] = Counter()
         self._time = self._last = 0.0
-        self._sums: Counter[str] = Counter()
+        self._sums: dict[str, float] = defaultdict(float)
         self._seconds: list[float] = []
 
     def run(self, arrivals: Iterable[Arrival], warm: float) -> ChurnResult:

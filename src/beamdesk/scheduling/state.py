@@ -8,6 +8,7 @@ writers take it too.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -57,20 +58,25 @@ class HostTable:
         self.groups: dict[str, dict[int, int]] = {}
         self.generation = 0
         self.facts_generation = 0
-        self._load(list(hosts))
+        self.load(hosts)
 
-    def _load(self, hosts: list[HostFacts]) -> None:
-        hosts.sort(key=lambda host: host.name)
-        self.hosts = hosts
-        self.names = [host.name for host in hosts]
+    def load(self, hosts: Iterable[HostFacts]) -> None:
+        """Describe all hosts anew, as if they held nothing. Only `reports.py` calls this on a table in use.
+
+        Raises:
+            InvalidHost: two hosts of one name; the table is unchanged then.
+        """
+        ordered = sorted(hosts, key=lambda host: host.name)
+        for one, other in itertools.pairwise(ordered):
+            if one.name == other.name:
+                raise InvalidHost(f"Two hosts are named {one.name}.", field="name")
+        self.hosts = ordered
+        self.names = [host.name for host in ordered]
         self.row = {name: row for row, name in enumerate(self.names)}
-        if len(self.row) != len(hosts):
-            twice = next(a for a, b in zip(self.names, self.names[1:], strict=False) if a == b)
-            raise InvalidHost(f"Two hosts are named {twice}.", field="name")
         self._allocate()
-        for row, host in enumerate(hosts):
+        for row, host in enumerate(ordered):
             self._write_facts(row, host)
-        self.facts_generation += 1
+        self.facts_changed()
 
     def _allocate(self) -> None:
         rows, width = len(self.hosts), max((len(host.cards) for host in self.hosts), default=0) or 1
