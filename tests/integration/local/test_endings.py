@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from beamdesk.adapters.local.driver import LocalCloud
+from beamdesk.domain.errors import NotSupported
 from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.ports.cloud import Server, ServerStatus
 from integration.local.conftest import Desktop, start_desktop
-from integration.local.helper_world import SOURCE, HelperWorld, spec_of
+from integration.local.helper_world import SOURCE, HelperWorld, open_world, spec_of
 
 pytestmark = pytest.mark.root
 
@@ -178,6 +179,25 @@ def test_a_second_helper_on_the_same_folders_is_refused(fresh_world: HelperWorld
     assert "another helper runs" in second.stderr
     assert fresh_world.process
     assert fresh_world.process.poll() is None
+
+
+def test_a_machine_that_cannot_isolate_says_so_and_starts_nothing() -> None:
+    with open_world(guest_api_dir="/sys/kernel") as world:
+        assert asyncio.run(cloud(world).host()).missing == ("idmapped mounts on /sys/kernel",)
+        with pytest.raises(NotSupported, match="lacks idmapped mounts on /sys/kernel"):
+            start_desktop(world)
+        assert asyncio.run(cloud(world).list_homes()) == ()
+
+
+def test_what_was_missing_is_looked_at_again() -> None:
+    with open_world() as world:
+        world.stop()
+        (world.folder / "api").rmdir()
+        world.start()
+        assert asyncio.run(cloud(world).host()).missing == (f"folder {world.folder}/api",)
+        (world.folder / "api").mkdir()
+        assert asyncio.run(cloud(world).host()).missing == ()
+        start_desktop(world)
 
 
 def test_a_start_that_fails_leaves_nothing(fresh_world: HelperWorld) -> None:

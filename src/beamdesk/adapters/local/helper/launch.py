@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 from collections.abc import Callable
 
 from beamdesk.adapters.local.helper import children, nspawn, stage, syscalls
@@ -31,7 +32,12 @@ async def start(config: Config, plan: Plan, join: Callable[[], None], output_fd:
         raise
     finally:
         os.close(write_end)
-    failure = await _read_all(read_end)
+    try:
+        failure = await _read_all(read_end)
+    except BaseException:  # out of time: it must not become a container behind our back
+        os.kill(pid, signal.SIGKILL)
+        await children.wait(pid)
+        raise
     if failure:
         await children.wait(pid)
         error = json.loads(failure)

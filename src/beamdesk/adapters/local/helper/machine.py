@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from beamdesk.protocol.helper import HostFacts
 
 _PROGRAMS = (nspawn.PROGRAM, "mkfs.ext4", "e2fsck")
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+_NSPAWN_VERSION = 249
+"""The first with --private-users-ownership; without seccomp it would silently load no filter."""
 CPU_OVERCOMMIT = 4
 """vCPUs offered for each CPU of the machine unless configured: desktops wait for their user most of the time."""
 _PROBE = "probe"
@@ -50,15 +54,25 @@ async def find_missing(config: Config, cgroups: Cgroups) -> tuple[str, ...]:
         missing.append("user namespaces")
         return tuple(missing)
     for folder in dict.fromkeys((config.images_index_dir, config.homes_dir, config.data_root, config.guest_api_dir)):
-        if not await _works(lambda folder=folder: _try_idmapped(config, folder)):  # type: ignore[misc]
+        if not folder.is_dir():
+            missing.append(f"folder {folder}")
+        elif not await _works(lambda folder=folder: _try_idmapped(config, folder)):  # type: ignore[misc]
             missing.append(f"idmapped mounts on {folder}")
     if not await _works(lambda: _try_overlay(config)):
         missing.append("overlayfs with idmapped layers")
     return tuple(missing)
 
 
+def _nspawn_is_able() -> bool:
+    done = subprocess.run((nspawn.PROGRAM, "--version"), capture_output=True, text=True, check=False, timeout=10)
+    version = re.match(r"systemd (\d+)", done.stdout)
+    return version is not None and int(version.group(1)) >= _NSPAWN_VERSION and "+SECCOMP" in done.stdout.split()
+
+
 def _look(cgroups: Cgroups) -> list[str]:
     missing = [f"program {name}" for name in _PROGRAMS if shutil.which(name, path=_PATH) is None]
+    if nspawn.PROGRAM not in " ".join(missing) and not _nspawn_is_able():
+        missing.append(f"systemd-nspawn {_NSPAWN_VERSION} or later with seccomp")
     missing += cgroups.missing() or _try_limits(cgroups)
     if not Path("/dev/loop-control").exists():
         missing.append("loop devices (/dev/loop-control)")
