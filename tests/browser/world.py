@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import uvicorn
 from PIL import Image as Picture
@@ -53,7 +53,7 @@ IMAGES = (
         ImageId("imaging"),
         "sha-imaging",
         Text("Imaging beamline", "成像线站"),
-        Text("Tomography from projections to slices, with notebooks.", "从投影到切片的断层成像，附带 Notebook。"),
+        Text("Tomography from projections to slices, with notebooks.", "从投影到切片的断层成像，附带 Notebook。"),  # noqa: RUF001
         tuple(
             Software(name, Text(en, zh))
             for name, en, zh in (
@@ -69,7 +69,7 @@ IMAGES = (
         ImageId("general"),
         "sha-general",
         Text("General Linux", "通用 Linux"),
-        Text("A light desktop with office tools, browser, terminal.", "轻量桌面，带办公软件、浏览器和终端。"),
+        Text("A light desktop with office tools, browser, terminal.", "轻量桌面，带办公软件、浏览器和终端。"),  # noqa: RUF001
         (Software("Firefox", Text("Web", "网页")), Software("LibreOffice", Text("Office", "办公"))),
     ),
 )
@@ -120,7 +120,7 @@ class World:
     def origin(self) -> str:
         return f"http://localhost:{self.port}"
 
-    def __enter__(self) -> World:
+    def __enter__(self) -> Self:
         self._socket = socket.create_server(("127.0.0.1", self.port))
         self.port = self._socket.getsockname()[1]
         self._ready = threading.Event()
@@ -193,7 +193,7 @@ class World:
             group.create_task(server.serve([self._socket]))
             group.create_task(reconciler.run(store, self.cloud, clock, secrets, rules, self._stop, hint=hint))
             group.create_task(self.guests.run(self._stop))
-            while not server.started:
+            while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
                 await asyncio.sleep(0.02)
             self._ready.set()
             await self._stop.wait()

@@ -31,6 +31,8 @@ _TONES = {
     EventKind.SESSION_OPENED: "ready",
     EventKind.DESKTOP_DELETED: "leaving",
 }
+_EXPLAINED = {"queued", "repairing", "stopped", "failed"}
+_PLAIN_REASONS = {"", "user"}
 _PHASE_TONES = {"ready": "ready", "failed": "failed", "queued": "waiting", "stopped": "stopped"}
 
 
@@ -161,7 +163,9 @@ def _state(words: Words, event: Event) -> str:
 
 def _detail(words: Words, event: Event) -> str:
     reason = str(event.data.get("reason", ""))
-    if reason and words.has(f"reason.{reason}"):
+    if event.kind is EventKind.DESKTOP_PHASE and event.data.get("phase") not in _EXPLAINED:
+        return ""
+    if reason not in _PLAIN_REASONS and words.has(f"reason.{reason}"):
         return words(f"reason.{reason}")
     code = str(event.data.get("code", ""))
     if code and words.has(f"error.{code}"):

@@ -99,7 +99,7 @@ def make_card(view: DesktopView, me: PersonId, say: Say) -> Card:
         else _TONES[desktop.phase],
         reason="" if reason in _QUIET_REASONS else say.words(f"reason.{reason}"),
         detail=desktop.detail if failed or desktop.phase is Phase.REPAIRING else "",
-        advice=say.words(f"advice.{reason}") if failed and say.words.has(f"advice.{reason}") else "",
+        advice=_advice(reason, say) if failed and Action.START in view.actions else "",
         line=_line(desktop, say),
         time_left=_time_left(desktop, say),
         can=_possible(view),
@@ -112,6 +112,10 @@ def make_card(view: DesktopView, me: PersonId, say: Say) -> Card:
 
 def _intent_reason(desktop: Desktop) -> Reason:
     return desktop.desired_reason if desktop.desired is Desired.STOPPED else Reason.NONE
+
+
+def _advice(reason: Reason, say: Say) -> str:
+    return say.words(f"advice.{reason}" if say.words.has(f"advice.{reason}") else "advice.general")
 
 
 def _state_key(desktop: Desktop) -> str:

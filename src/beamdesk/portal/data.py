@@ -1,7 +1,7 @@
 """The data of the person's experiments: folders and downloads. Previews are in `previews`.
 
-Names come from files and people: they are shown escaped, linked percent-encoded (a name is bytes), and sent with headers under which
-no browser runs them.
+Names come from files and people: they are shown escaped, linked percent-encoded (a name is bytes), and sent with headers under
+which no browser runs them.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def _changed(visit: Visit, card: Card, key: str) -> Response:
     target = f"/desktops/{card.desktop.id}" if from_detail and key != "deleted" else "/desktops"
     if visit.partial:
         return Response(headers={"HX-Redirect": f"{target}?notice={key}"})
-    return done(visit, key, target)
+    return done(key, target)
 
 
 async def thumbnail(visit: Visit) -> Response:

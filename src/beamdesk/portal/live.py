@@ -1,6 +1,7 @@
 """Live updates: one stream of hints per open page. A hint says which desktop changed; the page fetches the part it shows anew.
 
-The stream ends when the login ends. It never carries what happened, only that something did, so that policy is applied in one place.
+The stream ends when the login ends. It never carries what happened, only that something did, so that policy is applied in one
+place.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 
 from starlette.responses import Response, StreamingResponse
 
@@ -77,13 +77,12 @@ class Live:
     async def _stream(self, visit: Visit, after: EventId | None, desktop: DesktopId | None) -> AsyncIterator[str]:
         feed = follow(visit.app, visit.caller, after=after, desktop_id=desktop, idle_s=self._idle_s)
         try:
-            async with aclosing(feed) as batches:
-                yield "retry: 2000\n\n"
-                async for batch in batches:
-                    await identify(visit.app, visit.secret)
-                    for message in messages(batch):
-                        yield message
-                    await asyncio.sleep(_GATHER_S)
+            yield "retry: 2000\n\n"
+            async for batch in feed:
+                await identify(visit.app, visit.secret)
+                for message in messages(batch):
+                    yield message
+                await asyncio.sleep(_GATHER_S)
         except NotSignedIn:
             yield "event: ended\ndata: {}\n\n"
         except BeamdeskError:

@@ -156,7 +156,7 @@ def _figure(words: Words, shown: Preview, wanted: PreviewRequest) -> Figure | No
 
 
 def _picture(words: Words, shown: ImagePreview) -> Figure:
-    facts = [(words("preview.shape"), " × ".join(map(str, shown.shape)))] if shown.shape else []
+    facts = [(words("preview.shape"), words("preview.times").join(map(str, shown.shape)))] if shown.shape else []
     if shown.dtype:
         facts.append((words("preview.type"), shown.dtype))
     if shown.units:

@@ -56,9 +56,9 @@ class Say:
         minutes = int(length.total_seconds()) // 60
         days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
         if days:
-            return self.words("js.days_hours", d=days, h=hours)
+            return self.words("js.days_hours", d=days, h=hours) if hours else self.words.count("js.days", days)
         if hours:
-            return self.words("js.hours_minutes", h=hours, m=minutes)
+            return self.words("js.hours_minutes", h=hours, m=minutes) if minutes else self.words.count("js.hours", hours)
         return self.words("js.minutes", m=minutes) if minutes else self.words("js.under_a_minute")
 
     def left(self, until: datetime) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, urlsplit
 
@@ -17,6 +18,7 @@ from beamdesk.domain.errors import Forbidden, Invalid
 from beamdesk.portal.config import PortalSettings
 
 MAX_FORM_BYTES = 16 * 1024
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _PAGE_CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; font-src 'self'; "
     "manifest-src 'self'; form-action 'self'{form}; base-uri 'none'; frame-ancestors 'none'; object-src 'none'"
@@ -78,17 +80,13 @@ def check_origin(request: Request, settings: PortalSettings) -> None:
     Raises:
         Forbidden: another origin, or none at all from a browser that does not vouch for it.
     """
-    origin = request.headers.get("origin")
-    if origin is None:
-        allowed = request.headers.get("sec-fetch-site") == "same-origin"
-    else:
-        allowed = origin == settings.portal_origin
-    if not allowed:
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+    if origin != settings.portal_origin and (origin is not None or site != "same-origin"):
         raise Forbidden("This request did not come from this site, so nothing was done. Open the page again and repeat.")
 
 
 def safe_next(target: str | None, default: str = "/desktops") -> str:
-    """Return a path of this site, never another site: browsers read `//x`, `/\\x` and control characters as an invitation."""
+    """Return a path of this site, never another site: browsers read a second slash, a backslash and controls as one."""
     if not target or len(target) > 2000 or not target.startswith("/") or target[1:2] in {"/", "\\"}:
         return default
     if any(ord(character) < 0x21 or character == "\\" or ord(character) == 0x7F for character in target):
@@ -120,10 +118,6 @@ async def read_form(request: Request) -> dict[str, str]:
 
 
 def alias_of_loopback(host: str, settings: PortalSettings) -> bool:
-    """Tell whether ``host`` is another name of this machine while the portal's own is a loopback name too (127.0.0.1, localhost)."""
-    names = {"localhost", "127.0.0.1", "::1"}
-    try:
-        asked, ours = urlsplit(f"//{host}"), urlsplit(settings.portal_origin)
-        return host != settings.host and asked.hostname in names and ours.hostname in names and asked.port == ours.port
-    except ValueError:
-        return False
+    """Tell whether ``host`` is another name of this machine (127.0.0.1 for localhost) while the portal's own is one too."""
+    aliases = {re.sub(r"^(localhost|127\.0\.0\.1|\[::1\])(?=:|$)", name, settings.host) for name in _LOOPBACK}
+    return len(aliases) == len(_LOOPBACK) and host != settings.host and host in aliases

@@ -30,6 +30,7 @@ from beamdesk.domain.errors import (
     Invalid,
     NotFound,
     NotSignedIn,
+    NotSupported,
     QuotaExceeded,
     Refused,
     StoreUnavailable,
@@ -69,6 +70,7 @@ _STATUS: tuple[tuple[type[BeamdeskError], HTTPStatus], ...] = (
     (Refused, HTTPStatus.FORBIDDEN),
     (StoreUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
     (CloudUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+    (NotSupported, HTTPStatus.NOT_IMPLEMENTED),
 )
 
 
@@ -273,7 +275,7 @@ def redirect(target: str) -> RedirectResponse:
     return RedirectResponse(target, HTTPStatus.SEE_OTHER)
 
 
-def done(visit: Visit, key: str, target: str, **values: object) -> Response:
+def done(key: str, target: str) -> Response:
     """Answer a form without JavaScript: go to ``target``, which shows the notice of ``key``."""
     separator = "&" if "?" in target else "?"
     return redirect(f"{target}{separator}{urlencode({'notice': key})}")

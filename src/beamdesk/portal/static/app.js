@@ -49,8 +49,8 @@ function loadThumbnails() {
 function duration(milliseconds) {
   const minutes = Math.floor(milliseconds / 60000);
   const d = Math.floor(minutes / 1440), h = Math.floor(minutes / 60) % 24, m = minutes % 60;
-  if (d) return say("days_hours", { d, h });
-  if (h) return say("hours_minutes", { h, m });
+  if (d) return h ? say("days_hours", { d, h }) : say(`days.${d === 1 ? "one" : "other"}`, { n: d });
+  if (h) return m ? say("hours_minutes", { h, m }) : say(`hours.${h === 1 ? "one" : "other"}`, { n: h });
   return m ? say("minutes", { m }) : say("under_a_minute");
 }
 function setText(element, text) {
