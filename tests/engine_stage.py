@@ -31,7 +31,7 @@ from engine_kit import ADA, EXPERIMENT, CountedSecrets, FrozenClock, add_people,
 
 RULES = replace(ReconcileRules(), call_timeout=timedelta(seconds=300))
 """Calls never time out here (a held actor is not a slow cloud); claims expire as they do in production."""
-TOTAL = Capacity(vcpus=3, memory_mib=3 * 2048, disk_gib=100, gpus=0)
+TOTAL = Capacity(vcpus=2, memory_mib=2 * 2048, disk_gib=100, gpus=0)
 NAMES = ("desktop01", "desktop02", "desktop03", "desktop04")
 _ALLOWED = {(one.source, one.to) for one in TRANSITIONS}
 _ALIVE = (ServerStatus.BUILD, ServerStatus.ACTIVE)
@@ -205,15 +205,16 @@ class Stage:
         """Heal the world, let time pass, and work with one reconciler until nothing changes any more."""
         self.heal()
         await self.finish()
-        quiet = 0
+        quiet, versions = 0, {}
         for _ in range(400):
             await self.guests.tick()
             claimed = await self.worker.claim(16)
             for one in claimed:
                 await self.worker.process(one)
             desktops = await self.desktops()
-            quiet = quiet + 1 if not claimed and all(map(_at_rest, desktops)) else 0
-            if quiet > 3:
+            before, versions = versions, {one.id: one.version for one in desktops}
+            quiet = quiet + 1 if versions == before and all(map(_at_rest, desktops)) else 0
+            if quiet > 4:
                 return desktops
             self.clock.advance(0.3 if any(not _at_rest(one) and one.attempts < 3 for one in desktops) else 5)
         raise AssertionError(f"no end in sight: {[(one.id, one.desired, one.phase, one.reason, one.detail) for one in desktops]}")
