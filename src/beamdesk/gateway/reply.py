@@ -57,10 +57,9 @@ class Reply:
         ]
         if secure:
             lines.append("Strict-Transport-Security: max-age=31536000")
-        head = "\r\n".join(lines)
-        if "\n" in head.replace("\r\n", ""):
+        if any("\r" in line or "\n" in line for line in lines):
             raise ValueError("a header value contains a line break")
-        return head.encode("latin-1") + b"\r\n\r\n" + (b"" if head_only else self.body)
+        return "\r\n".join((*lines, "", "")).encode("latin-1") + (b"" if head_only else self.body)
 
 
 def redirect(location: str, *fields: tuple[str, str]) -> Reply:

@@ -55,7 +55,7 @@ PAGE: dict[str, Text] = {
     "time_left": Text("Time left", "剩余时间"),
     "lease_warning": Text(
         "This desktop stops in {left}. Your files are kept; unsaved work in programs is lost.",
-        "此桌面将在 {left} 后停止。文件会保留，程序中未保存的内容会丢失。",
+        "此桌面将在 {left}后停止。文件会保留，程序中未保存的内容会丢失。",
     ),
     "hours": Text("{h} h {m} min", "{h} 小时 {m} 分"),
     "days": Text("{d} d {h} h", "{d} 天 {h} 小时"),

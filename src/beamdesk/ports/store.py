@@ -141,6 +141,9 @@ class Desktops(Protocol):
     async def phases(self) -> dict[DesktopId, Phase]:
         """Return the phase of every row (for the sweeper, to find drift)."""
 
+    async def ready_addresses(self, desktop_ids: frozenset[DesktopId]) -> dict[DesktopId, str]:
+        """Return where those of the given desktops that are ready are reached (the gateway asks four times a second)."""
+
     async def known_ids(self) -> frozenset[DesktopId]:
         """Return the ids of all rows (for the sweeper)."""
 

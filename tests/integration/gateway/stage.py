@@ -22,6 +22,7 @@ from beamdesk.domain.desktop import Desired, Desktop, Phase, Reason
 from beamdesk.domain.guest import Guest
 from beamdesk.domain.ids import DesktopId, FlavorId, ImageId, ServerId
 from beamdesk.domain.person import Person
+from beamdesk.domain.secrets import hash_secret
 from beamdesk.gateway import server
 from beamdesk.gateway.config import GatewaySettings, Limits
 from beamdesk.gateway.reply import websocket_accept
@@ -124,7 +125,7 @@ async def put_ready_desktop(
     )
     async with app.store.begin(write=True) as tx:
         await tx.desktops.insert(desktop)
-        await tx.guests.put(Guest(desktop.id, None, now, b"x" * 32, secret, enrolled_at=now))
+        await tx.guests.put(Guest(desktop.id, None, now, hash_secret(desktop.id), secret, enrolled_at=now))
     return desktop
 
 
@@ -297,6 +298,7 @@ class Stage:
     upstream: FakeStreamServer
     clock: Clock
     settings: GatewaySettings
+    connect_port: int = 0
     open_sockets: list[asyncio.StreamWriter] = field(default_factory=list)
 
     @property
@@ -310,7 +312,7 @@ class Stage:
         return (await connect(self.app, await self.caller(person), self.desktop.id)).ticket
 
     async def raw(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.connect_port or self.port)
         self.open_sockets.append(writer)
         return reader, writer
 

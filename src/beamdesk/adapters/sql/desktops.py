@@ -11,7 +11,7 @@ from beamdesk.adapters.sql import schema
 from beamdesk.adapters.sql.claims import Claims
 from beamdesk.adapters.sql.rows import desktop_from, desktop_from_removed, desktop_values
 from beamdesk.domain.catalog import Resources
-from beamdesk.domain.desktop import Desired, Desktop, Reason
+from beamdesk.domain.desktop import Desired, Desktop, Phase, Reason
 from beamdesk.domain.errors import NotFound, StaleWrite
 from beamdesk.domain.ids import DesktopId, ExperimentId, PersonId
 from beamdesk.domain.policy import Usage
@@ -19,6 +19,7 @@ from beamdesk.domain.policy import Usage
 _table = schema.desktop
 _columns = _table.c
 _removed = schema.removed_desktop
+_BATCH = 500
 
 
 class SqlDesktops(Claims):
@@ -28,6 +29,17 @@ class SqlDesktops(Claims):
         """Return one desktop."""
         row = await self._read_one(select(_table).where(_columns.id == desktop_id))
         return desktop_from(row) if row else None
+
+    async def ready_addresses(self, desktop_ids: frozenset[DesktopId]) -> dict[DesktopId, str]:
+        """Return where those of the given desktops that are ready are reached."""
+        found: dict[DesktopId, str] = {}
+        ordered = sorted(desktop_ids)
+        for start in range(0, len(ordered), _BATCH):
+            query = select(_columns.id, _columns.address).where(
+                _columns.id.in_(ordered[start : start + _BATCH]), _columns.phase == str(Phase.READY), _columns.address.is_not(None)
+            )
+            found |= {row["id"]: row["address"] for row in await self._read(query)}
+        return found
 
     async def insert(self, desktop: Desktop, *, idempotency_key: str | None = None) -> Desktop:
         """Insert; with a key that the owner used before, return that desktop instead."""

@@ -5,6 +5,24 @@ import { boot } from "./words.js";
 
 const ROLE_BY_TOKEN = "?token=session"; // makes the client take its role from the server; the gateway adds the real token
 
+const SERVER_SAYS = [
+  ["audio_enabled", "true"],
+  ["enable_binary_clipboard", "true"],
+  ["enable_sharing", "false"],
+  ["enable_shared", "false"],
+  ["enable_player2", "false"],
+  ["enable_player3", "false"],
+  ["enable_player4", "false"],
+  ["enable_dual_mode", "false"],
+  ["enable_basic_auth", "false"],
+  ["enable_metrics_http", "false"],
+  ["microphone_enabled", "false"],
+  ["webcam_enabled", "false"],
+  ["gamepad_enabled", "false"],
+  ["command_enabled", "false"],
+  ["printing_enabled", "false"],
+];
+
 /**
  * Events: `picture` (the first frame is painted), `lost` (detail.superseded), `clipboard` (detail.text), `sound` (detail.on,
  * detail.possible), `numbers` (detail.latency, detail.rate; null where unknown), `menu` (the person pressed Ctrl+Shift+M).
@@ -65,6 +83,7 @@ export class Stream extends EventTarget {
     const page = /** @type {any} */ (window);
     page.__SELKIES_DEFER_INITIALIZATION = true;
     page.__SELKIES_STREAMING_MODE__ = "websockets";
+    page.isAudioInitializing = true; // opening the sound device takes longer than the first picture; see #watchPicture
     // The policy of this page admits no script from a data: address; the gateway serves the same worklet as a file.
     const load = AudioWorklet.prototype.addModule;
     AudioWorklet.prototype.addModule = function (url, options) {
@@ -74,6 +93,9 @@ export class Stream extends EventTarget {
     try {
       const prefix = (location.origin + location.pathname).replace(/[^a-zA-Z0-9._-]/g, "_");
       localStorage.setItem(`${prefix}_isGamepadEnabled`, "false"); // no polling of game pads
+      // What every desktop's server says of these: known beforehand, the client need not send its settings a second time, which
+      // would restart the picture.
+      for (const [name, value] of SERVER_SAYS) localStorage.setItem(`${prefix}_${name}`, value);
       sessionStorage.removeItem(`${prefix}_prefer_software_decode`);
     } catch {
       // storage is blocked: the client has defaults
@@ -89,6 +111,7 @@ export class Stream extends EventTarget {
   #adopt(transport) {
     this.#transport = transport;
     this.#superseded = false;
+    if (transport === null) return; // the page is being left
     transport.addEventListener("message", (/** @type {{data: unknown}} */ event) => {
       if (typeof event.data === "string" && event.data.startsWith("KILL ")) this.#superseded = true;
     });
@@ -106,7 +129,10 @@ export class Stream extends EventTarget {
     let shown = false;
     const look = () => {
       const painted = line.classList.contains("hidden");
-      if (painted && !shown) this.#tell("picture", {});
+      if (painted && !shown) {
+        this.#tell("picture", {});
+        /** @type {any} */ (window).isAudioInitializing = false; // the next sound packet opens the device
+      }
       shown = painted;
     };
     new MutationObserver(look).observe(line, { attributes: true, attributeFilter: ["class"] });
