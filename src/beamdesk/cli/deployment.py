@@ -8,6 +8,7 @@ import os
 import pwd
 import secrets
 import socket
+import ssl
 from pathlib import Path
 
 from beamdesk.domain.errors import ConfigurationError
@@ -126,17 +127,23 @@ def _write_root(path: Path, text: str) -> None:
 
 
 def ready(settings: Settings) -> bool:
-    """Tell whether portal and gateway answer."""
-    return _answers(settings.host, settings.port) and _answers(settings.gateway_host, settings.gateway_port)
+    """Tell whether the portal is healthy and the gateway answers (it knows desktops only, so any HTTP answer will do)."""
+    return _status(settings, settings.host, settings.port) == 200 and bool(
+        _status(settings, settings.gateway_host, settings.gateway_port)
+    )
 
 
-def _answers(host: str, port: int) -> bool:
-    connection = http.client.HTTPConnection(host, port, timeout=2)
+def _status(settings: Settings, host: str, port: int) -> int | None:
+    if settings.scheme == "https":
+        unverified = ssl._create_unverified_context()  # noqa: S323, SLF001 - our own port on this machine, nothing is sent
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(host, port, timeout=2, context=unverified)
+    else:
+        connection = http.client.HTTPConnection(host, port, timeout=2)
     try:
         connection.request("GET", "/healthz")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
     finally:
         connection.close()
 
