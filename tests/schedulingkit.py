@@ -126,20 +126,18 @@ class Oracle:
 
     def can(self, host: HostFacts, request: Request, now: float = 0.0) -> bool:
         """Tell whether the host can take the request."""
-        if not host.enabled or host.name in request.not_hosts or (request.only_hosts and host.name not in request.only_hosts):
+        named = not request.only_hosts or host.name in request.only_hosts
+        if not host.enabled or host.name in request.not_hosts or not named:
             return False
         if not (host.aggregates & request.aggregates if request.aggregates else not host.dedicated):
             return False
         if request.image_required and request.image not in host.images:
             return False
         members = {claim.host for claim in self.claims if request.group is not None and claim.group == request.group}
-        if request.group_rule is GroupRule.TOGETHER and members and host.name not in members:
+        far = request.group_rule is GroupRule.TOGETHER and members and host.name not in members
+        if far or (request.group_rule is GroupRule.APART and host.name in members):
             return False
-        if request.group_rule is GroupRule.APART and host.name in members:
-            return False
-        if not self.room(host, request, now):
-            return False
-        return self.has_cards(host, request, now)
+        return self.room(host, request, now) and self.has_cards(host, request, now)
 
     def room(self, host: HostFacts, request: Request, now: float) -> bool:
         here = self.on(host)
@@ -158,9 +156,7 @@ class Oracle:
         return True
 
     def card_free(self, host: HostFacts, card: Card, demand: CardDemand) -> bool:
-        if card.state is not CardState.FREE or host.stale:
-            return False
-        if demand.models and card.model not in demand.models:
+        if card.state is not CardState.FREE or host.stale or (demand.models and card.model not in demand.models):
             return False
         for name in ("memory_mib", "cores", "bandwidth_gbs", "clock_mhz"):
             if getattr(card, name) < getattr(demand, name):
@@ -168,9 +164,8 @@ class Oracle:
         grants = [grant for claim in self.on(host) for grant in claim.grants if grant.address == card.address]
         if demand.profile is not None:
             return card.geometry is not None and self.profile_fits(card.geometry, demand.profile, grants)
-        if card.geometry is not None or (card.mode is CardMode.HOST and not demand.container):
-            return False
-        if demand.share < 1000 and card.mode is not CardMode.HOST:
+        lent = card.mode is CardMode.HOST
+        if card.geometry is not None or (lent and not demand.container) or (demand.share < 1000 and not lent):
             return False
         return sum(grant.milli for grant in grants) + demand.share <= 1000
 

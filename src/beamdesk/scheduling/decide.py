@@ -106,14 +106,12 @@ class Scheduler:
             refusals = _count(reason)
             if not len(good):
                 return Decision(self.policy.name, request, now, state, refusals=refusals)
-            total, values = self._totals(view, request, good)
+            total = self._totals(view, request, good)
             tier = self._tiers(request, good)
             order = _best(tier, total, self._keep)
             best = int(good[order[0]])
             grants, node = give(self.table, self.policy, request, best, int(view.card[best]), window)
-            ranking = tuple(
-                self._ranked(view, int(good[one]), int(tier[one]), float(total[one]), values[:, one]) for one in order.tolist()
-            )
+            ranking = self._ranking(view, good, order, tier, total)
             return Decision(
                 self.policy.name, request, now, state, self.table.names[best], grants, node, len(good), ranking, refusals
             )
@@ -143,27 +141,39 @@ class Scheduler:
             return f"There is no host {', '.join(sorted(request.only_hosts))}."
         return None
 
-    def _totals(self, view: View, request: Request, good: Ints) -> tuple[Floats, Floats]:
-        """Return the totals of the hosts that can take it, and each term's contribution. [k], [term, k]."""
-        values = view.values[:, good]
-        for number, weighted in enumerate(view.terms):
-            values[number] = weighted.weight * _scaled(values[number], weighted.scale)
-        total = view.total[good] if self.policy.local else np.round(values.sum(axis=0), self.policy.decimals)
+    def _totals(self, view: View, request: Request, good: Ints) -> Floats:
+        """Return the totals of the hosts that can take it. [k]."""
+        if self.policy.local:
+            total = view.total[good]
+        else:
+            parts = [one.weight * _scaled(view.values[number, good], one.scale) for number, one in enumerate(view.terms)]
+            total = np.round(np.sum(parts, axis=0), self.policy.decimals)
         members = self.table.groups.get(request.group or "", {})
         if members and request.group_rule in {GroupRule.SOFT_TOGETHER, GroupRule.SOFT_APART}:
             sign = 1 if request.group_rule is GroupRule.SOFT_TOGETHER else -1
             inside = np.array([members.get(row, 0) for row in good.tolist()], np.float64)
             total = total + sign * self.policy.group_weight * inside
-        return total, values
+        return total
 
     def _tiers(self, request: Request, good: Ints) -> Ints:
         if self.policy.cpu_hosts_first and request.cards is None:
             return self.table.has_cards[good].astype(np.int64)
         return np.zeros(len(good), np.int64)
 
-    def _ranked(self, view: View, row: int, tier: int, total: float, values: Floats) -> Ranked:
-        contributions = tuple((weighted.name, float(value)) for weighted, value in zip(view.terms, values.tolist(), strict=True))
-        return Ranked(self.table.names[row], tier, total, contributions)
+    def _ranking(self, view: View, good: Ints, order: Ints, tier: Ints, total: Floats) -> tuple[Ranked, ...]:
+        shown = good[order]
+        columns = []
+        for number, one in enumerate(view.terms):
+            values = view.values[number]
+            scaled = values[shown] if one.scale is Scale.NONE else _scaled(values[good], one.scale)[order]
+            columns.append((one.weight * scaled).tolist())
+        names = [one.name for one in view.terms]
+        return tuple(
+            Ranked(self.table.names[row], first, points, tuple(zip(names, parts, strict=True)))
+            for row, first, points, parts in zip(
+                shown.tolist(), tier[order].tolist(), total[order].tolist(), zip(*columns, strict=True), strict=True
+            )
+        )
 
 
 def _scaled(values: Floats, scale: Scale) -> Floats:

@@ -93,12 +93,8 @@ def asked_card(table: HostTable, demand: CardDemand | None) -> tuple[int, int]:
     """Return the memory and cores per card that a request stands for: its minima, else those of the least card that would do."""
     if demand is None:
         return 0, 0
-    suits = table.suits(demand)
-    memory, cores = table.card_memory[suits], table.cores[suits]
-    if not len(memory):
-        return demand.memory_mib, demand.cores
-    least = np.lexsort((cores, memory))[0]
-    return demand.memory_mib or int(memory[least]), demand.cores or int(cores[least])
+    memory, cores = table.least_card(demand)
+    return demand.memory_mib or memory, demand.cores or cores
 
 
 def free_memory(scene: Scene) -> Floats:

@@ -104,6 +104,7 @@ class HostTable:
         self._kinds: list[object] = []
         self._digests, self._digest_version = np.zeros(rows, np.uint64), np.zeros(rows, np.int64)
         self._fits: dict[CardDemand, Bools] = {}
+        self._least: dict[CardDemand, tuple[int, int]] = {}
         self._largest: Largest | None = None
 
     def __len__(self) -> int:
@@ -153,6 +154,7 @@ class HostTable:
         self.generation += 1
         self.facts_generation += 1
         self._fits.clear()
+        self._least.clear()
         self._largest = None
 
     def position(self, row: int, address: str) -> int:
@@ -183,6 +185,15 @@ class HostTable:
             )
             self._largest = Largest(*(max(1, int(array.max(initial=0))) for array in arrays))
         return self._largest
+
+    def least_card(self, demand: CardDemand) -> tuple[int, int]:
+        """Return memory and cores of the smallest card that suits a demand, (0, 0) when there is none."""
+        known = self._least.get(demand)
+        if known is None:
+            suits = self.suits(demand)
+            cards = zip(self.card_memory[suits].tolist(), self.cores[suits].tolist(), strict=True)
+            known = self._least[demand] = min(cards, default=(0, 0))
+        return known
 
     def _suits(self, demand: CardDemand) -> Bools:
         good = (

@@ -7,7 +7,6 @@ import contextlib
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from schedulingkit import Oracle, some_bookings, some_requests, some_worlds
 
 from beamdesk.scheduling import bookings
 from beamdesk.scheduling.cards import CardState
@@ -19,6 +18,7 @@ from beamdesk.scheduling.policy import POLICIES, make
 from beamdesk.scheduling.reports import check_invariants
 from beamdesk.scheduling.request import Request
 from beamdesk.scheduling.state import HostTable
+from schedulingkit import Oracle, some_bookings, some_requests, some_worlds
 
 QUICK = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 SLOW = settings(max_examples=100_000, deadline=None, suppress_health_check=list(HealthCheck))
