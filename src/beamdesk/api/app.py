@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import Any, cast
 
 from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
 from beamdesk import __version__
@@ -56,8 +57,11 @@ def create_api(app: App, data: Data | None = None) -> FastAPI:
     api.state.data = data
     api.state.streams = events.Streams()
     problems.install(api)
+    modules = (logins, experiments, images, flavors, events, desktops, thumbnails, data_endpoints)
+    routes = (route for module in modules for route in module.router.routes if isinstance(route, APIRoute))
+    api.state.methods = tuple((route.path_regex, route.methods) for route in routes)
     # events before desktops: a fixed path must win over one with a placeholder
-    for module in (logins, experiments, images, flavors, events, desktops, thumbnails, data_endpoints):
+    for module in modules:
         api.include_router(module.router)
     api.openapi = lambda: _document(api)  # type: ignore[method-assign]  # FastAPI's documented way to change the document
     return api

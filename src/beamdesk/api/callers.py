@@ -40,8 +40,8 @@ class Credential:
     ambient: bool
 
 
-def application(request: Request) -> App:
-    """Return the application that this API serves."""
+async def application(request: Request) -> App:
+    """Return the application that this API serves. A coroutine, as all dependencies here: others cost a hop to a thread."""
     return cast(App, request.app.state.beamdesk)
 
 

@@ -62,7 +62,7 @@ class DataPreview(BaseModel):
     content: dict[str, Any]
 
 
-def use_of_data(request: Request) -> use_cases.Data:
+async def use_of_data(request: Request) -> use_cases.Data:
     """Return the data use cases' ports.
 
     Raises:
@@ -74,10 +74,10 @@ def use_of_data(request: Request) -> use_cases.Data:
     return cast(use_cases.Data, data)
 
 
-def exact_path(request: Request, path: Annotated[str, Query(max_length=4096, examples=["raw/scan_0001.nxs"])] = "") -> str:
+async def exact_path(request: Request, path: Annotated[str, Query(max_length=4096, examples=["raw/scan_0001.nxs"])] = "") -> str:
     """Return the path with bytes that are no UTF-8 kept as surrogates, as the file system's names are (PEP 383)."""
     query = request.scope["query_string"].decode("latin-1")
-    pairs = parse_qsl(query, keep_blank_values=True, errors="surrogateescape", max_num_fields=20)
+    pairs = parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
     found = next((value for key, value in pairs if key == "path"), path)
     try:
         os.fsencode(found)

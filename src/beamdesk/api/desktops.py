@@ -24,7 +24,7 @@ IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        max_length=200,
+        pattern=r"^[!-~]{1,128}$",
         description="Choose a random one per wish: a request that is sent again with it makes no second desktop.",
         examples=["7f1c9f0e-6f3c-4c55-8c43-0a0c6a5c7c11"],
     ),

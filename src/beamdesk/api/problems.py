@@ -6,6 +6,7 @@ never changes once released; pages and clients decide by ``code``, people read `
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -135,7 +136,17 @@ async def _from_beamdesk(request: Request, error: BeamdeskError) -> Response:
 
 async def _from_http(request: Request, error: HTTPException) -> Response:
     code, detail = _BY_STATUS.get(error.status_code, _BY_STATUS[400])
-    return problem(request, code, detail, headers=dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_allowed(request)))
+    return problem(request, code, detail, headers=headers)
+
+
+def _allowed(request: Request) -> set[str]:
+    """Return the methods of all routes at this address; the router names those of the first only (RFC 9110 section 10.2.1)."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    methods: tuple[tuple[re.Pattern[str], set[str]], ...] = request.app.state.methods
+    return set().union(*(names for pattern, names in methods if pattern.match(path)))
 
 
 async def _from_validation(request: Request, error: RequestValidationError) -> Response:

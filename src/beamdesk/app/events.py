@@ -42,7 +42,8 @@ async def follow(
     Person and teams are read anew for every batch, so that who leaves a team or loses a role stops receiving.
     """
     async with app.store.begin() as tx:
-        position = after if after is not None else await tx.events.last_id()
+        now = await tx.events.last_id()  # a later id is of a database that was restored since: waiting for it would be for ever
+        position = min(after, now) if after is not None else now
     while True:
         async with app.store.begin() as tx:
             newest = await tx.events.last_id()  # read before the page: nothing up to it can be missed

@@ -127,3 +127,14 @@ async def test_who_leaves_the_team_or_loses_the_role_stops_receiving(app):
     await desktops.rename(app, await caller(app, "ada"), desktop_id, "secret plans")
     for follower in followers:
         assert await anext(follower) == ()
+
+
+async def test_following_from_an_id_of_the_future_begins_now(app):
+    ada = await caller(app, "ada")
+    follower = follow(app, ada, after=EventId(2**53), idle_s=0.05)
+    assert await anext(follower) == ()
+    await a_desktop(app)
+    with anyio.fail_after(5):
+        while not (batch := await anext(follower)):
+            pass
+    assert batch[-1].kind is EventKind.DESKTOP_CREATED
