@@ -1,0 +1,89 @@
+"""The reconciler's loops as they run in production, on the real clock, with the fake cloud and its guests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from beamdesk.adapters.fake.cloud import FakeCloud
+from beamdesk.adapters.fake.guest import FakeGuests
+from beamdesk.adapters.sql.store import SqlStore
+from beamdesk.adapters.system import SystemClock, SystemSecrets
+from beamdesk.domain.desktop import Desktop, Phase, Reason
+from beamdesk.domain.ids import DesktopId
+from beamdesk.reconcile.main import run
+from beamdesk.reconcile.rules import ReconcileRules
+from engine_kit import add_people, make_desktop
+
+pytestmark = pytest.mark.anyio
+FIRST = DesktopId("desktop01")
+
+
+class Engine:
+    def __init__(self, store: SqlStore) -> None:
+        self.store = store
+        self.clock = SystemClock()
+        self.cloud = FakeCloud(self.clock)
+        self.guests = FakeGuests(store, self.cloud.world, self.clock, SystemSecrets(), step_s=0.02)
+        self.stop = asyncio.Event()
+
+    async def run(self) -> None:
+        reconciler = run(self.store, self.cloud, self.clock, SystemSecrets(), ReconcileRules(), self.stop)
+        await asyncio.gather(reconciler, self.guests.run(self.stop))
+
+    async def apply(self) -> None:
+        async with self.store.begin(write=True) as tx:
+            await tx.desktops.insert(make_desktop(FIRST, self.clock.now()))
+
+    async def until(self, phase: Phase, seconds: float) -> Desktop:
+        async with asyncio.timeout(seconds):
+            while True:
+                async with self.store.begin() as tx:
+                    desktop = await tx.desktops.get(FIRST)
+                if desktop is not None and desktop.phase is phase:
+                    return desktop
+                await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
+    store = await SqlStore.open(f"sqlite+aiosqlite:///{tmp_path}/store.db")
+    await add_people(store)
+    made = Engine(store)
+    running = asyncio.create_task(made.run())
+    yield made
+    made.stop.set()
+    async with asyncio.timeout(10):
+        await running
+    await store.close()
+
+
+async def test_a_desktop_is_ready_soon_and_its_guest_is_watched(engine: Engine) -> None:
+    await engine.apply()
+    await engine.until(Phase.READY, 10)
+    engine.guests.silent.add(FIRST)
+    repairing = await engine.until(Phase.REPAIRING, 10)
+    assert repairing.reason is Reason.GUEST_SILENT
+    engine.guests.silent.clear()
+    repaired = await engine.until(Phase.READY, 10)
+    assert repaired.repairs == 1
+
+
+async def test_a_guest_that_gives_up_is_told_within_seconds(engine: Engine) -> None:
+    await engine.apply()
+    await engine.until(Phase.READY, 10)
+    engine.guests.failing[FIRST] = "The X server ended."
+    failed = await engine.until(Phase.FAILED, 5)
+    assert (failed.reason, failed.detail) == (Reason.GUEST_FAILED, "The X server ended.")
+
+
+async def test_a_lost_server_is_noticed_and_made_again(engine: Engine) -> None:
+    await engine.apply()
+    await engine.until(Phase.READY, 10)
+    engine.cloud.kill(FIRST)
+    lost = await engine.until(Phase.REPAIRING, 10)
+    assert lost.reason is Reason.SERVER_LOST
+    await engine.until(Phase.READY, 10)
