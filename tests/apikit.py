@@ -126,11 +126,14 @@ async def _prepared_database() -> Path:
 
 
 @asynccontextmanager
-async def running_app(folder: Path, *, rules: SiteRules | None = None, **changes: Any) -> AsyncIterator[App]:
-    """Yield an application with the demo people, on a fresh database."""
-    shutil.copy(await _prepared_database(), folder / "store.db")
-    store = await SqlStore.open(f"sqlite+aiosqlite:///{folder}/store.db")
+async def running_app(folder: Path, *, rules: SiteRules | None = None, url: str = "", **changes: Any) -> AsyncIterator[App]:
+    """Yield an application with the demo people, on a fresh SQLite file in ``folder`` or the empty database at ``url``."""
+    if not url:
+        shutil.copy(await _prepared_database(), folder / "store.db")
+    store = await SqlStore.open(url or f"sqlite+aiosqlite:///{folder}/store.db")
     try:
+        if url:
+            await load_demo(store, PEOPLE, EXPERIMENTS)
         app = App(
             store=store,
             catalog=StaticCatalog(),

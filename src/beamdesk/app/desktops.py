@@ -62,6 +62,7 @@ async def apply(app: App, caller: Caller, wanted: NewDesktop, *, idempotency_key
         image, flavor = await _choice(app, wanted)
         await _refuse_what_never_fits(app, flavor)
         async with app.store.begin(write=True) as tx:
+            await tx.desktops.lock_usage(person.id, wanted.experiment)
             experiment = await tx.people.experiment(wanted.experiment)
             if experiment is None or not may_apply(person, experiment):
                 raise Forbidden(
@@ -260,6 +261,7 @@ async def _intend(
         lease = None
         if desired is Desired.RUNNING:
             if desktop.desired is not Desired.RUNNING:
+                await tx.desktops.lock_usage(desktop.owner, experiment.id)
                 await _check_quota(app, tx, desktop.owner, experiment.id, desktop.resources, new_desktops=0)
             lease = max(desktop.lease_ends_at, now + app.rules.lease.initial)
         reason = Reason.USER if desktop.owner == person.id else Reason.OPERATOR

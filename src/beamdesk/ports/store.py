@@ -80,6 +80,12 @@ class Desktops(Protocol):
         Newest first; ``after`` is the last id seen.
         """
 
+    async def lock_usage(self, owner: PersonId, experiment: ExperimentId) -> None:
+        """Hold back others who ask for the same to the end of the transaction, so that what `usage` says stays true until then.
+
+        Call it before any write of the transaction.
+        """
+
     async def usage(self, *, owner: PersonId | None = None, experiment: ExperimentId | None = None) -> Usage:
         """Sum what counts against a quota: all rows not wanted deleted; resources of those wanted running."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, func, literal, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, case, func, literal, or_, select, text, tuple_, update
 
 from beamdesk.adapters.sql import schema
 from beamdesk.adapters.sql.claims import Claims
@@ -19,6 +19,8 @@ from beamdesk.domain.policy import Usage
 _table = schema.desktop
 _columns = _table.c
 _removed = schema.removed_desktop
+_OWNER_LOCKS, _EXPERIMENT_LOCKS = 0x6265_0001, 0x6265_0002
+"""Spaces of advisory locks: one lock a person, one an experiment."""
 _BATCH = 500
 
 
@@ -95,6 +97,13 @@ class SqlDesktops(Claims):
             if row:
                 return literal(row["created_at"], schema.UtcTime())  # a row comparison would guess another type
         return None
+
+    async def lock_usage(self, owner: PersonId, experiment: ExperimentId) -> None:
+        """Take the advisory locks of both, always in this order; on SQLite the write lock is held already."""
+        if not self._is_sqlite:
+            for space, name in ((_OWNER_LOCKS, owner), (_EXPERIMENT_LOCKS, experiment)):
+                lock = text("SELECT pg_advisory_xact_lock(:space, hashtext(:name))")
+                await self._connection.execute(lock, {"space": space, "name": name})
 
     async def usage(self, *, owner: PersonId | None = None, experiment: ExperimentId | None = None) -> Usage:
         """Count rows not wanted deleted, and sum the resources of those wanted running."""
