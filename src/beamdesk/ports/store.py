@@ -142,7 +142,7 @@ class Desktops(Protocol):
         """Make all rows in the waiting line due now (capacity came free); returns how many."""
 
     async def wake_silent(self, seen_before: datetime, now: datetime) -> int:
-        """Make ready rows due whose guest was last seen before ``seen_before``: the watchdog, one indexed query; returns how many."""
+        """Make ready rows due whose guest was last seen before ``seen_before`` (the watchdog); returns how many."""
 
     async def phases(self) -> dict[DesktopId, Phase]:
         """Return the phase of every row (for the sweeper, to find drift)."""

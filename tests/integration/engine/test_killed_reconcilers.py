@@ -23,7 +23,7 @@ from beamdesk.domain.ids import DesktopId
 from engine_kit import add_people, make_desktop
 from postgres import Postgres, running_postgres
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.postgres]
 _PROGRAM = Path(__file__).with_name("reconciler.py")
 
 
@@ -33,7 +33,7 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+@pytest.fixture(params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite+aiosqlite:///{tmp_path}/store.db"
