@@ -81,6 +81,8 @@ class Scheduler:
         self._views: OrderedDict[Shape, View] = OrderedDict()
 
     def _view(self, request: Request) -> View:
+        if self.policy.chance:
+            return View(self.table, self.policy, request)
         shape = request.shape
         view = self._views.get(shape)
         if view is None or view.facts != self.table.facts_generation:

@@ -63,6 +63,8 @@ class Policy:
     cards: CardRule = CardRule.FULLEST
     decimals: int = 9
     group_weight: float = 1.0
+    chance: bool = False
+    """Terms look at the request's id: nothing computed for one request serves another."""
 
     def terms(self, request: Request) -> tuple[Weighted, ...]:
         """Return the terms that serve a request."""
@@ -171,7 +173,7 @@ def best_fit(_table: HostTable, _mix: Mix) -> Policy:
 def random(_table: HostTable, _mix: Mix) -> Policy:
     """The FGD paper's peer Random: any host, any card that fits."""
     terms = (Weighted("lottery", score.lottery),)
-    return Policy("random", cpu=terms, gpu=terms, cards=CardRule.LOTTERY)
+    return Policy("random", cpu=terms, gpu=terms, cards=CardRule.LOTTERY, chance=True)
 
 
 def beamdesk(table: HostTable, mix: Mix) -> Policy:

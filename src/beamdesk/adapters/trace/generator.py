@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from beamdesk.adapters.trace.workload import Flavor, Workload
 from beamdesk.scheduling.arrays import Floats
 from beamdesk.scheduling.cards import Card
-from beamdesk.scheduling.fragment import Mix, Task
 from beamdesk.scheduling.host import HostFacts
 from beamdesk.scheduling.replay import HOUR, Arrival
-from beamdesk.scheduling.request import CardDemand, Request
+from beamdesk.scheduling.request import CardDemand
 
 MODELS = {"T4": (16384, 2560, 320, 1590), "A10": (24576, 9216, 600, 1695), "A100": (40960, 6912, 1555, 1410)}
 GROUPS = (
@@ -29,19 +29,25 @@ GROUPS = (
     ("a100", 15, 128, 1024, 8, "A100"),
 )
 _MEDIUM, _BIG = frozenset({"A10", "A100"}), frozenset({"A100"})
-CPU_FLAVORS = ((2, 4, 0.25), (4, 8, 0.35), (8, 16, 0.25), (16, 32, 0.10), (32, 64, 0.05))
-"""vCPUs, GiB, share."""
-GPU_FLAVORS = (
-    (8, 32, CardDemand(1), 0.40),
-    (16, 64, CardDemand(1), 0.20),
-    (16, 64, CardDemand(1, models=_MEDIUM), 0.14),
-    (16, 96, CardDemand(1, models=_BIG), 0.06),
-    (24, 96, CardDemand(2), 0.10),
-    (32, 128, CardDemand(4), 0.05),
-    (48, 192, CardDemand(4, models=_MEDIUM), 0.03),
-    (96, 384, CardDemand(8, models=_MEDIUM), 0.02),
+GIB = 1024
+CPU_FLAVORS = tuple(
+    Flavor(f"cpu-{vcpus}-{memory}", vcpus * 1000, memory * GIB, None, share)
+    for vcpus, memory, share in ((2, 4, 0.25), (4, 8, 0.35), (8, 16, 0.25), (16, 32, 0.10), (32, 64, 0.05))
 )
-"""vCPUs, GiB, cards, share."""
+GPU_FLAVORS = tuple(
+    Flavor(f"gpu-{vcpus}-{memory}-{cards.count}{suffix}", vcpus * 1000, memory * GIB, cards, share)
+    for vcpus, memory, cards, suffix, share in (
+        (8, 32, CardDemand(1), "", 0.40),
+        (16, 64, CardDemand(1), "", 0.20),
+        (16, 64, CardDemand(1, models=_MEDIUM), "m", 0.14),
+        (16, 96, CardDemand(1, models=_BIG), "b", 0.06),
+        (24, 96, CardDemand(2), "", 0.10),
+        (32, 128, CardDemand(4), "", 0.05),
+        (48, 192, CardDemand(4, models=_MEDIUM), "m", 0.03),
+        (96, 384, CardDemand(8, models=_MEDIUM), "m", 0.02),
+    )
+)
+"""Suffix m: an A10 or better; b: an A100."""
 MEAN_LEASE_HOURS = 0.5 * 6 + 0.25 * 48 + 0.25 * 336
 
 
@@ -57,27 +63,20 @@ def site() -> list[HostFacts]:
     return hosts
 
 
-def mix() -> Mix:
-    """Return the typical requests: the GPU flavors with their shares."""
-    return tuple(Task(vcpus * 1000, memory * 1024, cards, round(1000 * share)) for vcpus, memory, cards, share in GPU_FLAVORS)
-
-
-def workload(seed: int, *, gpu_load: float = 1.05, cpu_load: float = 1.15, days: int = 35) -> list[Arrival]:
-    """Return the arrivals of ``days`` days, in order of time."""
+def workload(seed: int, *, gpu_load: float = 1.05, cpu_load: float = 1.15, days: int = 35, warm_days: int = 14) -> Workload:
+    """Return ``days`` days of arrivals at the site."""
     rng, hosts, hours = np.random.default_rng(seed), site(), 24.0 * days
     cards = sum(len(host.cards) for host in hosts)
-    cores = sum(host.cpu_milli for host in hosts if not host.cards) / 1000
-    gpu_rate = gpu_load * cards / (sum(one.count * share for _, _, one, share in GPU_FLAVORS) * MEAN_LEASE_HOURS)
-    cpu_rate = cpu_load * cores / (sum(vcpus * share for vcpus, _, share in CPU_FLAVORS) * MEAN_LEASE_HOURS)
-    gpu = [Request("gpu", vcpus * 1000, memory * 1024, cards=one) for vcpus, memory, one, _ in GPU_FLAVORS]
-    cpu = [Request("cpu", vcpus * 1000, memory * 1024) for vcpus, memory, _ in CPU_FLAVORS]
-    arrivals = _stream(rng, gpu_rate, hours, gpu, [share for *_, share in GPU_FLAVORS])
-    arrivals += _stream(rng, cpu_rate, hours, cpu, [share for *_, share in CPU_FLAVORS])
+    cores = sum(host.cpu_milli for host in hosts if not host.cards)
+    cards_asked = sum(one.cards.count * one.share for one in GPU_FLAVORS if one.cards)
+    cores_asked = sum(one.cpu_milli * one.share for one in CPU_FLAVORS)
+    arrivals = _stream(rng, gpu_load * cards / (cards_asked * MEAN_LEASE_HOURS), hours, GPU_FLAVORS)
+    arrivals += _stream(rng, cpu_load * cores / (cores_asked * MEAN_LEASE_HOURS), hours, CPU_FLAVORS)
     arrivals.sort(key=lambda arrival: arrival.at)
-    return arrivals
+    return Workload(gpu_load, warm_days * 24 * HOUR, tuple(hosts), (*CPU_FLAVORS, *GPU_FLAVORS), tuple(arrivals))
 
 
-def _stream(rng: np.random.Generator, rate: float, hours: float, kinds: list[Request], shares: list[float]) -> list[Arrival]:
+def _stream(rng: np.random.Generator, rate: float, hours: float, flavors: tuple[Flavor, ...]) -> list[Arrival]:
     count = int(rng.poisson(rate * hours))
     # Draw twice as many moments as needed, keep them with the hour's probability (mean 0.55), then as many as wanted.
     moments = rng.uniform(0, hours, count * 2)
@@ -85,7 +84,9 @@ def _stream(rng: np.random.Generator, rate: float, hours: float, kinds: list[Req
     moments = moments[rng.random(len(moments)) < busy / 1.5]
     moments = moments[rng.permutation(len(moments))][:count]
     leases = _leases(rng, len(moments))
-    chosen = rng.choice(len(kinds), len(moments), p=np.array(shares) / sum(shares))
+    shares = np.array([one.share for one in flavors])
+    kinds = [one.request() for one in flavors]
+    chosen = rng.choice(len(kinds), len(moments), p=shares / shares.sum())
     return [
         Arrival(float(at) * HOUR, float(lease) * HOUR, kinds[kind])
         for at, lease, kind in zip(moments, leases, chosen.tolist(), strict=True)
