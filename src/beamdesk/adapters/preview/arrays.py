@@ -19,10 +19,12 @@ Dataset = Any
 
 _MAX_CHUNK_BYTES: Final = 256 * 1024 * 1024
 _MAX_PLANE_BYTES: Final = 192 * 1024 * 1024
+_MAX_STRIDED_BYTES: Final = 1024 * 1024 * 1024
 _MAX_CURVE_BYTES: Final = 64 * 1024 * 1024
 _MAX_SMALL_BYTES: Final = 64 * 1024
 _BINS: Final = 900
-_SAMPLES: Final = 4096
+_PIECES: Final = 256
+_PIECE: Final = 256
 _MAX_ROWS: Final = 2000
 
 
@@ -111,11 +113,8 @@ def picture(dataset: Dataset, labels: Labels, request: PreviewRequest) -> tuple[
     """Colour a two-dimensional slice."""
     check_readable(dataset)
     axis, index, selection = _slice(dataset, request)
-    rows, columns = (side for position, side in enumerate(dataset.shape) if not isinstance(selection[position], int))
-    step = max(1, int(np.ceil(np.sqrt(rows * columns * dataset.dtype.itemsize / _MAX_PLANE_BYTES))))
-    if step > 1:
-        step = max(step, -(-max(rows, columns) // (2 * request.width)))
-        selection = tuple(part if isinstance(part, int) else slice(None, None, step) for part in selection)
+    window, note = _window(dataset, tuple(not isinstance(part, int) for part in selection), request.width)
+    selection = tuple(part if isinstance(part, int) else window[position] for position, part in enumerate(selection))
     numbers = dataset[selection]
     return pictures.plane(
         numbers.astype(np.uint8) if numbers.dtype.kind == "b" else numbers,
@@ -126,8 +125,27 @@ def picture(dataset: Dataset, labels: Labels, request: PreviewRequest) -> tuple[
         dataset=labels.path,
         title=labels.title,
         units=labels.units,
-        note=f"Every {step}th point of each side is shown." if step > 1 else "",
+        note=note,
     )
+
+
+def _window(dataset: Dataset, shown: tuple[bool, ...], width: int) -> tuple[dict[int, slice], str]:
+    """Return what to read along the two shown axes, and a remark: everything, every n-th point, or the middle.
+
+    Chunks must be unpacked whole and rows read whole, so that skipping points saves memory but hardly any time.
+    """
+    sides = {position: int(dataset.shape[position]) for position, is_shown in enumerate(shown) if is_shown}
+    everything = dataset.dtype.itemsize * prod(sides.values())
+    if everything <= _MAX_PLANE_BYTES:
+        return {position: slice(None) for position in sides}, ""
+    chunks = dataset.chunks or tuple(1 if number == 0 else side for number, side in enumerate(dataset.shape))
+    depth = prod(chunk for position, chunk in enumerate(chunks) if not shown[position])
+    if everything * depth <= _MAX_STRIDED_BYTES:
+        step = max(2, -(-max(sides.values()) // (2 * width)))
+        return {position: slice(None, None, step) for position in sides}, f"Every {step}th point of each side is shown."
+    part = min(2 * width, int(np.sqrt(_MAX_PLANE_BYTES / dataset.dtype.itemsize)))
+    middle = {position: slice(max(0, (side - part) // 2), max(0, (side - part) // 2) + part) for position, side in sides.items()}
+    return middle, f"Only the middle is shown, {' x '.join(str(min(part, side)) for side in sides.values())} points."
 
 
 def _slice(dataset: Dataset, request: PreviewRequest) -> tuple[int, int, tuple[int | slice, ...]]:
@@ -149,11 +167,14 @@ def _slice(dataset: Dataset, request: PreviewRequest) -> tuple[int, int, tuple[i
 def curve(dataset: Dataset, axis: tuple[Dataset, str] | None, labels: Labels, request: PreviewRequest) -> Answer:
     """Return a curve of at most a few thousand points that keeps every peak (minimum and maximum of each bin)."""
     check_readable(dataset)
-    y, positions, note = _line(dataset)
-    x, x_label = positions.astype(np.float64), "index"
-    if axis is not None:
+    length, before, after, note = _line(dataset)
+    parts, thinned = _parts(length, dataset.dtype.itemsize)
+    y = _read(dataset, parts, before, after)
+    if axis is None:
+        x, x_label = np.concatenate([np.arange(part.start, part.stop, dtype=np.float64) for part in parts]), "index"
+    else:
         check_readable(axis[0])
-        x, x_label = axis[0][...][positions].astype(np.float64), axis[1]
+        x, x_label = _read(axis[0], parts, (), ()), axis[1]
     chosen = _peaks(y)
     y, x = y[chosen], x[chosen]
     keep = np.isfinite(x)
@@ -167,25 +188,33 @@ def curve(dataset: Dataset, axis: tuple[Dataset, str] | None, labels: Labels, re
             y_label=labels.axis,
             points=int(dataset.size),
             log=request.log,
-            note=note,
+            note=" ".join(part for part in (note, thinned) if part),
         )
     )
 
 
-def _line(dataset: Dataset) -> tuple[NDArray[np.float64], NDArray[np.int64], str]:
-    """Read a line of numbers, the middle row of a plane; of a very long one, evenly spread samples."""
-    row = (dataset.shape[0] // 2,) if dataset.ndim == 2 and dataset.shape[1] > 1 else ()
-    column = (0,) if dataset.ndim == 2 and dataset.shape[1] == 1 else ()
-    length = dataset.shape[1] if row else dataset.shape[0]
-    note = f"Row {row[0]} of {dataset.shape[0]}." if row and dataset.shape[0] > 1 else ""
-    step = 1
-    if length * dataset.dtype.itemsize > _MAX_CURVE_BYTES:
-        step = -(-length // _SAMPLES)
-        note = f"Every {step}th point is shown."
+def _line(dataset: Dataset) -> tuple[int, tuple[int, ...], tuple[int, ...], str]:
+    """Return the length of the line to draw (a plane's middle row, or only column) and the indices around it."""
+    if dataset.ndim == 1:
+        return int(dataset.shape[0]), (), (), ""
+    rows, columns = (int(side) for side in dataset.shape)
+    if columns == 1:
+        return rows, (), (0,), ""
+    return columns, (rows // 2,), (), f"Row {rows // 2} of {rows}." if rows > 1 else ""
+
+
+def _parts(length: int, itemsize: int) -> tuple[list[slice], str]:
+    """Return what to read of a line: all of it, or short pieces at even distances."""
+    if length * itemsize <= _MAX_CURVE_BYTES:
+        return [slice(0, length)], ""
+    starts = (number * (length - _PIECE) // (_PIECES - 1) for number in range(_PIECES))
+    return [slice(start, start + _PIECE) for start in starts], f"{_PIECES * _PIECE} of {length} points are shown."
+
+
+def _read(dataset: Dataset, parts: list[slice], before: tuple[int, ...], after: tuple[int, ...]) -> NDArray[np.float64]:
     with np.errstate(over="ignore"):
-        values = dataset[(*row, slice(None, None, step), *column)]
-        line = np.abs(values) if np.iscomplexobj(values) else values
-        return line.astype(np.float64), np.arange(0, length, step), note
+        pieces = [dataset[(*before, part, *after)] for part in parts]
+        return np.concatenate([(np.abs(piece) if np.iscomplexobj(piece) else piece).astype(np.float64) for piece in pieces])
 
 
 def _peaks(y: NDArray[np.float64]) -> NDArray[np.int64]:
