@@ -180,10 +180,10 @@ class Container:
     def enter(self, command: list[str], *, root: bool = False, display: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command inside, as the person."""
         who = [] if root else ["setpriv", f"--reuid={UID}", f"--regid={GID}", f"--groups={GID},{TEAM}", "--no-new-privs"]
-        runtime = f"/run/user/{UID}"
-        env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/home/ada", "LANG": "en_US.UTF-8", "XDG_RUNTIME_DIR": runtime}
+        env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/home/ada", "LANG": "en_US.UTF-8"}
         if display:
-            env |= {"DISPLAY": ":0", "XAUTHORITY": f"{runtime}/Xauthority", "DBUS_SESSION_BUS_ADDRESS": f"unix:path={runtime}/bus"}
+            content = Path(f"/proc/{self.find('xfce4-panel')}/environ").read_text()
+            env = dict(item.split("=", 1) for item in content.split("\0") if "=" in item)
         inside = [
             "nsenter",
             "-t",

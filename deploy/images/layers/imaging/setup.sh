@@ -1,11 +1,14 @@
 # Packages bring menu entries of their own for the same programs; ours are in the desktop's two languages.
 cd /usr/share/applications
 for name in silx pymca* PyMca* edfviewer* elementsinfo* mca2edf* peakidentifier* pymcabatch* pymcapostbatch* pymcaroitool* rgbcorrelator* \
-    org.silx* jupyter* python3* firefox-esr; do
+    org.silx* jupyter* python3*; do
     for entry in "$name".desktop $name; do
         if [ -f "$entry" ]; then rm "$entry"; fi
     done
 done
+
+# There is no web to browse: Firefox is JupyterLab's window.
+sed -i -e '/^NoDisplay=/d' -e 's/^\[Desktop Entry\]/&\nNoDisplay=true/' firefox-esr.desktop
 
 # Beamdesk's own tools.
 sh /opt/beamdesk/science/install.sh

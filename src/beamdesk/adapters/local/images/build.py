@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import chroot, debian, python
 from .cache import Cache, drop_set_id
 from .progress import Progress
-from .recipes import Guest, Image, Layer, Recipes, image_hash
+from .recipes import Guest, Image, Layer, Recipes, Venv, image_hash
 
 _SCRIPT = "/var/tmp/setup.sh"  # noqa: S108 inside the root, where nobody else is
 
@@ -88,16 +89,28 @@ class Builder:
             if layer.suite:
                 self._progress.step(f"debootstrapping {layer.suite}")
                 debian.bootstrap(log, layer, root)
-            elif layer.packages:
-                debian.install(log, layer, root, self._cache.work / "apt", self._progress.step, self._progress.tick)
-            for venv in layer.venvs:
-                self._progress.step(f"installing Python packages into {venv.path}")
-                wheels = upper.parent / f"wheels{venv.path.replace('/', '-')}"
-                wheels.mkdir()
-                python.fetch(log, venv.requirements, python.version_inside(root), wheels)
-                python.install(log, root, venv, wheels)
+            with self._fetched_wheels(layer, root, upper.parent) as wheels:
+                if layer.packages and not layer.suite:
+                    debian.install(log, layer, root, self._cache.work / "apt", self._progress.step, self._progress.tick)
+                for venv in layer.venvs:
+                    self._progress.step(f"installing Python packages into {venv.path}")
+                    python.install(log, root, venv, wheels[venv.path].result())
             self._customise(log, layer, root)
         self._publish(layer.hash, upper)
+
+    @contextlib.contextmanager
+    def _fetched_wheels(self, layer: Layer, root: Path, folder: Path) -> Iterator[dict[str, Future[Path]]]:
+        """Download the layer's wheels while its Debian packages are installed."""
+        with ThreadPoolExecutor(1) as pool:
+            futures = {venv.path: pool.submit(self._fetch, layer, venv, root, folder) for venv in layer.venvs}
+            yield futures
+
+    def _fetch(self, layer: Layer, venv: Venv, root: Path, folder: Path) -> Path:
+        wheels = folder / f"wheels{venv.path.replace('/', '-')}"
+        wheels.mkdir()
+        with self._log(f"{layer.name}-wheels") as log:
+            python.fetch(log, venv.requirements, python.version_inside(root), wheels)
+        return wheels
 
     def _customise(self, log: chroot.Log, layer: Layer, root: Path) -> None:
         for copy in layer.copies:
