@@ -72,9 +72,7 @@ class Deployment:
     def copy_demo_data(self) -> None:
         """Generate the sample data once per machine, then copy."""
         python = PREFIX / "venv/bin/python"
-        subprocess.run(
-            [python, "-m", "beamdesk.adapters.demo.data", "--root", DEMO_DATA], check=True, stdout=subprocess.DEVNULL
-        )
+        subprocess.run([python, "-m", "beamdesk.adapters.demo.data", "--root", DEMO_DATA], check=True, stdout=subprocess.DEVNULL)
         subprocess.run(["cp", "-a", "--reflink=auto", DEMO_DATA, self.data], check=True)
 
     def start(self) -> str:

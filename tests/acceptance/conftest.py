@@ -1,0 +1,56 @@
+"""One deployment and one browser for the whole acceptance run."""
+
+import os
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from acceptance.deployment import Deployment
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="session")
+def deployment():
+    if os.geteuid() != 0:
+        pytest.fail("the acceptance tests start a whole deployment: run them as root")
+    one = Deployment.make()
+    try:
+        one.copy_demo_data()
+        one.start()
+        yield one
+    finally:
+        one.remove()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=False, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context_of(chromium):
+    """Make browser contexts (one per person) that are closed after the test."""
+    contexts = []
+
+    def make(**options):
+        context = chromium.new_context(viewport={"width": 1440, "height": 900}, locale="en-US", accept_downloads=True, **options)
+        contexts.append(context)
+        return context
+
+    yield make
+    for context in contexts:
+        context.close()
