@@ -80,8 +80,8 @@ class Site:
 
 
 @contextmanager
-def running_site(root: Path, **settings: str) -> Iterator[Site]:
-    """Run portal, API and reconciler until the end of the block. ``settings``: further BEAMDESK_ variables."""
+def running_site(root: Path, *, reconcile: bool = True, **settings: str) -> Iterator[Site]:
+    """Run portal, API and (unless told not to) the reconciler until the end of the block. ``settings``: BEAMDESK_ variables."""
     port = free_port()
     for name in ("app", "run/guest-api", "log", "data", "cache/images"):
         (root / name).mkdir(parents=True)
@@ -102,7 +102,8 @@ def running_site(root: Path, **settings: str) -> Iterator[Site]:
     try:
         site.start("serve")
         site.wait_ready()  # first alone: it makes the demo password
-        site.start("reconcile")
+        if reconcile:
+            site.start("reconcile")
         yield site
     finally:
         for name in tuple(site.processes):
