@@ -37,6 +37,7 @@ class View:
         self.values = np.zeros((len(self.terms), len(table)))
         self.total = np.zeros(len(table))
         self.card = np.full(len(table), -1, np.int64)
+        self.guarded = np.zeros(len(table), np.bool_)
 
     def refresh(self, request: Request, window: Window) -> None:
         """Compute anew what changed. Hosts with bookings depend on the time and are always computed."""
@@ -56,7 +57,7 @@ class View:
     def _compute(self, request: Request, at: Ints, window: Window) -> None:
         reason, rows, fit = filters.refusals(self.table, request, at, window)
         if self.policy.guard is not None and request.cards is None:
-            reason[(reason == PASSES) & self.policy.guard.keeps_away(request, rows)] = CODES["guard"]
+            self.guarded[at] = (reason == PASSES) & self.policy.guard.keeps_away(request, rows)
         self.reason[at] = reason
         good = np.flatnonzero(reason == PASSES)
         if not len(good):
@@ -101,7 +102,7 @@ class Scheduler:
                 return Decision(self.policy.name, request, now, state, impossible=view.impossible or why)
             window = Window(now, float("inf") if request.until is None else max(now, request.until), request.booking)
             view.refresh(request, window)
-            reason = view.reason
+            reason = self._reasons(view)
             for name, bad in filters.placed_elsewhere(self.table, request):
                 reason = np.where((reason == PASSES) & bad, CODES[name], reason)
             good = np.flatnonzero(reason == PASSES)
@@ -109,7 +110,7 @@ class Scheduler:
             if not len(good):
                 return Decision(self.policy.name, request, now, state, refusals=refusals)
             total = self._totals(view, request, good)
-            tier = self._tiers(request, good)
+            tier = self._tiers(view, request, good)
             order = _best(tier, total, self._keep)
             best = int(good[order[0]])
             grants, node = give(self.table, self.policy, request, best, int(view.card[best]), window)
@@ -134,8 +135,8 @@ class Scheduler:
                 return None
             view = self._view(request)
             view.refresh(request, Window(now, float("inf") if request.until is None else max(now, request.until), request.booking))
-            if view.reason[row] != PASSES:
-                return _NAMES[int(view.reason[row]) - 1]
+            if reason := int(self._reasons(view)[row]):
+                return _NAMES[reason - 1]
             return next((name for name, bad in filters.placed_elsewhere(self.table, request) if bad[row]), None)
 
     def _unknown_hosts(self, request: Request) -> str | None:
@@ -157,9 +158,17 @@ class Scheduler:
             total = total + sign * self.policy.group_weight * inside
         return total
 
-    def _tiers(self, request: Request, good: Ints) -> Ints:
+    def _reasons(self, view: View) -> Ints:
+        """Return the reasons with the guard's among them, unless it lets go."""
+        guard = self.policy.guard
+        if guard is None or not view.guarded.any() or guard.lets_go():
+            return view.reason
+        return np.where(view.guarded, CODES["guard"], view.reason)
+
+    def _tiers(self, view: View, request: Request, good: Ints) -> Ints:
+        """CPU hosts, then GPU hosts, then GPU hosts under guard."""
         if self.policy.cpu_hosts_first and request.cards is None:
-            return self.table.has_cards[good].astype(np.int64)
+            return self.table.has_cards[good].astype(np.int64) + view.guarded[good]
         return np.zeros(len(good), np.int64)
 
     def _ranking(self, view: View, good: Ints, order: Ints, tier: Ints, total: Floats) -> tuple[Ranked, ...]:

@@ -80,11 +80,12 @@ class Guard:
     """A CPU desktop may not use a GPU host if that would leave its idle cards without the CPU or memory to be used.
 
     What a card needs is the mean over the typical requests that such a host could serve. Cards that are dirty or being cleaned
-    count as idle: they come back.
+    count as idle: they come back. While more than ``plenty`` of all cards are idle there is nothing to protect: such hosts may
+    then be used, after all others.
     """
 
-    def __init__(self, table: HostTable, mix: Mix, strength: float = 1.0) -> None:
-        self._table, self._mix, self._strength = table, mix, strength
+    def __init__(self, table: HostTable, mix: Mix, strength: float = 1.0, plenty: float = 0.2) -> None:
+        self._table, self._mix, self._strength, self._plenty = table, mix, strength, plenty
         self._facts = -1
         self._cpu = self._memory = np.zeros(0, np.float64)
 
@@ -103,6 +104,10 @@ class Guard:
                 sums[row, able] += task.weight * value
         cards = np.where(sums[2] > 0, sums[2], 1.0)
         self._cpu, self._memory = self._strength * sums[0] / cards, self._strength * sums[1] / cards
+
+    def lets_go(self) -> bool:
+        """Tell whether so many cards are idle that none needs protection."""
+        return float(self._table.idle.sum()) > self._plenty * CARD * self._table.card_count
 
     def keeps_away(self, request: Request, rows: Rows) -> Bools:
         """Tell for each row whether a request without cards must not go there."""

@@ -157,6 +157,11 @@ class HostTable:
         self._least.clear()
         self._largest = None
 
+    @property
+    def card_count(self) -> int:
+        """Return how many cards there are, in whatever state."""
+        return sum(map(len, self.addresses))
+
     def position(self, row: int, address: str) -> int:
         """Return the place of a card in its row, or -1."""
         addresses = self.addresses[row]
