@@ -151,8 +151,6 @@ def show(which: Which, wait: Wait = False, timeout: Timeout = 0, as_json: AsJson
     if as_json:
         print_json(found)
         return
-    amount = found["resources"]
-    gpus = f", {amount['gpus']} GPU" if amount["gpus"] else ""
     print_fields(
         (
             ("Name", found["name"]),
@@ -162,12 +160,18 @@ def show(which: Which, wait: Wait = False, timeout: Timeout = 0, as_json: AsJson
             ("Now", now_doing(found) if found["phase"] in ("queued", "building", "booting", "repairing") else ""),
             ("Experiment", f"{found['experiment']['id']} {found['experiment']['title']['en']}"),
             ("Image", found["image"]["title"]["en"] if found["image"]["title"] else found["image"]["id"]),
-            ("Size", f"{found['flavor']['id']}: {amount['vcpus']} CPUs, {amount['memory_mib'] / 1024:g} GiB{gpus}"),
+            ("Size", f"{found['flavor']['id']}: {_amount(found['resources'])}"),
             ("Owner", found["owner"]["full_name"]),
             ("Ends", f"{moment(found['lease_ends_at'])} ({left_until(found['lease_ends_at'])})"),
             ("You may", ", ".join(found["actions"])),
         )
     )
+
+
+def _amount(resources: dict[str, Any]) -> str:
+    plural = "" if resources["vcpus"] == 1 else "s"
+    gpus = f", {resources['gpus']} GPU" if resources["gpus"] else ""
+    return f"{resources['vcpus']} CPU{plural}, {resources['memory_mib'] / 1024:g} GiB{gpus}"
 
 
 @desktops.command()

@@ -1,0 +1,43 @@
+"""The reference pages say what the program does."""
+
+import re
+from pathlib import Path
+
+from typer.main import get_command
+
+from beamdesk.api.app import create_api
+from beamdesk.api.problems import PROBLEMS
+from beamdesk.cli.failure import Exit
+from beamdesk.cli.main import build
+
+REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
+
+
+def test_every_command_is_documented():
+    page = (REFERENCE / "cli.md").read_text()
+    program = get_command(build(with_services=False))
+    names = []
+    for name, command in program.commands.items():
+        names += [f"beamdesk {name} {child}" for child in getattr(command, "commands", {})] or [f"beamdesk {name}"]
+    assert len(names) > 15
+    assert {
+        re.match(r"beamdesk( [a-z]+)+", row).group().strip() for row in re.findall(r"^\| `(beamdesk [^`]+)`", page, re.MULTILINE)
+    } == set(names)
+
+
+def test_every_exit_code_is_documented():
+    page = (REFERENCE / "cli.md").read_text()
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)} == {*map(int, Exit), 130}
+
+
+def test_every_problem_is_documented():
+    page = (REFERENCE / "api.md").read_text()
+    found = {code: int(status) for code, status in re.findall(r"^\| `(\w+)` \| (\d+) \|", page, re.MULTILINE)}
+    assert found == {code: status for code, (status, _) in PROBLEMS.items()}
+
+
+def test_every_operation_is_documented():
+    page = (REFERENCE / "api.md").read_text()
+    document = create_api(object()).openapi()
+    operations = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
+    assert set(re.findall(r"^\| `([A-Z]+ /[^`]+)`", page, re.MULTILINE)) == operations
