@@ -1,9 +1,10 @@
 """One deployment and one browser for the whole acceptance run."""
 
+import contextlib
 import os
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Error, sync_playwright
 
 from acceptance.deployment import Deployment
 
@@ -52,5 +53,8 @@ def context_of(chromium):
         return context
 
     yield make
-    for context in contexts:
+    for number, context in enumerate(contexts):
+        for tab, page in enumerate(context.pages):
+            with contextlib.suppress(Error):
+                page.screenshot(path=f"/tmp/beamdesk-acceptance-{number}-{tab}.png")
         context.close()

@@ -18,6 +18,10 @@ def sign_in(context: BrowserContext, deployment, login: str) -> Page:
     page.fill("input[name=password]", deployment.password)
     page.press("input[name=password]", "Enter")
     page.wait_for_url("**/desktops")
+    english = page.get_by_role("button", name="English")
+    if english.count():
+        english.first.click()
+        expect(page.locator("html")).to_have_attribute("lang", "en")
     return page
 
 

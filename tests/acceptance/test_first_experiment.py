@@ -40,17 +40,24 @@ def test_a_scientist_gets_from_sign_in_to_a_reconstructed_slice(deployment, cont
     tab.keyboard.type(f"{COMMAND}\n", delay=15)
 
     processed = deployment.data / EXPERIMENT / "processed"
-    slices = until("a reconstructed slice", lambda: sorted(processed.rglob("*.tif*")), seconds=120)
-    page.goto(f"{deployment.origin}/data/{EXPERIMENT}/processed/{slices[0].parent.relative_to(processed)}")
-    link = page.get_by_role("link", name=re.compile(re.escape(slices[0].name))).first
-    link.wait_for()
-    link.click()
-    page.wait_for_load_state()
+    slices = until("a reconstructed slice", lambda: _finished(processed), seconds=120)
+    page.goto(f"{deployment.origin}/data/{EXPERIMENT}")
+    for name in slices[0].relative_to(deployment.data / EXPERIMENT).parts:
+        page.get_by_role("link", name=name, exact=True).click()
+    picture = page.locator("main img").first
+    picture.wait_for()
+    until("its picture", lambda: picture.evaluate("image => image.complete && image.naturalWidth > 100"))
     with page.expect_download() as fetched:
         page.get_by_role("link", name=re.compile("Download")).first.click()
     fetched.value.save_as(tmp_path / "slice.tif")
     assert _digest(tmp_path / "slice.tif") == _digest(slices[0])
     assert slices[0].stat().st_uid == BOB
+
+
+def _finished(processed):
+    """Slices in their place: the command writes below a hidden folder and renames it when all is there."""
+    found = sorted(processed.rglob("*.tif*"))
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(processed).parts)]
 
 
 def _digest(path):
