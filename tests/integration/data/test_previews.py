@@ -119,7 +119,7 @@ async def test_what_does_not_exist_in_the_file_is_said(previews: SandboxedPrevie
 
 
 async def test_a_pattern_is_a_plot_with_axes(previews: SandboxedPreviews, tmp_path: Path) -> None:
-    diffraction.write_scan(str(tmp_path / "p.nxs"), diffraction.Setup(size=256, pixel=0.688))
+    diffraction.write_scan(str(tmp_path / "p.nxs"), diffraction.Setup.of_size(256))
     plot = await show(previews, tmp_path / "p.nxs", DATASET)
     assert isinstance(plot, PlotPreview)
     assert (plot.x_label, plot.y_label, plot.points) == ("2θ (degree)", "Mean counts per pixel", 2000)

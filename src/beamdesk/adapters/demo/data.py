@@ -55,7 +55,7 @@ def _files(experiment: Experiment, place: Place, scan: tomography.Scan, workers:
             (place.raw, TOMOGRAPHY_NAME, lambda path: tomography.write_scan(path, scan, workers=workers, progress=progress)),
         ]
     if experiment is DIFFRACTION:
-        setup, absorption = diffraction.Setup(), xafs.measure()
+        setup, absorption = diffraction.Setup.of_size(2 * scan.size), xafs.measure()
         return [
             readme,
             (place.raw, "ceo2_0001.nxs", lambda path: diffraction.write_scan(path, setup)),

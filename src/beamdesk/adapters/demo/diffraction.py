@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import h5py
 import numpy as np
@@ -35,6 +35,13 @@ class Setup:
     distance: float = 220.0
     centre: tuple[float, float] = (518.4, 505.7)
     seed: int = 212
+
+    @classmethod
+    def of_size(cls, size: int) -> Self:
+        """Return the same detector with ``size`` coarser or finer pixels."""
+        real = cls()
+        factor = size / real.size
+        return cls(size=size, pixel=real.pixel / factor, centre=(real.centre[0] * factor, real.centre[1] * factor))
 
 
 def _form_factor(element: tuple[tuple[float, ...], tuple[float, ...], float], s: Floats) -> Floats:

@@ -47,14 +47,21 @@ class Phantom:
 
     def section(self, z: float, columns: int) -> NDArray[np.float32]:
         """Return the attenuation in the horizontal plane at height ``z``: the truth that a reconstruction should find."""
-        span = np.arange(columns) - (columns - 1) / 2
+        middle = (columns - 1) / 2
+        span = np.arange(columns) - middle
         x, y = np.meshgrid(span, span)
         plane = np.zeros((columns, columns), np.float32)
         for radius, attenuation in self.cylinders:
             plane[x**2 + y**2 <= radius**2] += attenuation
         for centre, shape, weight in zip(self.centres, self.shapes, self.attenuation, strict=True):
-            offset = np.stack([x - centre[0], y - centre[1], np.full_like(x, z - centre[2])], axis=-1)
-            plane[np.einsum("...i,ij,...j", offset, shape, offset) <= 1] += weight
+            reach = np.sqrt(np.diag(np.linalg.inv(shape)))
+            if abs(z - centre[2]) > reach[2]:
+                continue
+            first = np.maximum(np.floor(centre[:2] - reach[:2] + middle), 0).astype(int)
+            last = np.maximum(np.ceil(centre[:2] + reach[:2] + middle) + 1, 0).astype(int)
+            part = (slice(first[1], last[1]), slice(first[0], last[0]))
+            offset = np.stack([x[part] - centre[0], y[part] - centre[1], np.full_like(x[part], z - centre[2])], axis=-1)
+            plane[part][np.einsum("...i,ij,...j", offset, shape, offset) <= 1] += weight
         return plane
 
 
