@@ -133,7 +133,7 @@ class Site:
     async def _probe(self, head: Head, _body: bytes) -> Reply:
         # The stream client asks here before it reconnects: 503 makes it wait, anything else makes it try.
         found = await self._look(head)
-        return Reply(426 if found.state is State.OPEN else 503, b"This address speaks WebSocket.\n")
+        return Reply(204 if found.state is State.OPEN else 503)
 
     async def _manifest(self, _head: Head, _body: bytes) -> Reply:
         return Reply(200, b"{}", _JSON, cache="public, max-age=86400")

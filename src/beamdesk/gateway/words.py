@@ -26,6 +26,10 @@ PAGE: dict[str, Text] = {
     ),
     "back": Text("Back to the portal", "返回门户"),
     "again": Text("Try again", "重试"),
+    "screen": Text(
+        "Screen of the desktop. Keyboard and mouse go there. Ctrl+Shift+M opens the toolbar.",
+        "桌面屏幕。键盘和鼠标操作将发送到桌面。按 Ctrl+Shift+M 打开工具栏。",
+    ),
     "toolbar": Text("Desktop toolbar", "桌面工具栏"),
     "hide_bar": Text("Hide toolbar", "隐藏工具栏"),
     "show_bar": Text("Show toolbar", "显示工具栏"),

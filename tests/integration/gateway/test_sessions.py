@@ -137,7 +137,7 @@ async def test_the_reason_is_told_afterwards(stage: Stage):
 
 async def test_the_stream_client_is_told_to_wait_or_to_come(stage: Stage):
     cookie = await stage.sign_in()
-    assert (await stage.request("GET", "/api/websockets", Cookie=cookie)).status == 426
+    assert (await stage.request("GET", "/api/websockets", Cookie=cookie)).status == 204
     await change_state(stage.app, stage.desktop.id, phase=Phase.REPAIRING)
     assert (await stage.request("GET", "/api/websockets", Cookie=cookie)).status == 503
 

@@ -41,7 +41,7 @@ export class Bar {
   }
 
   toggle() {
-    if (this.#root.dataset.bar === "open") this.hide(true);
+    if (this.#root.dataset.bar === "open" && this.#bar.contains(document.activeElement)) this.hide(true);
     else this.show(true);
   }
 

@@ -1,10 +1,11 @@
 // Drives the stream client (selkies-core.js): the only module that knows its globals, messages and elements.
 // Checked against version 2.1.0, whose hash the gateway pins (gateway/webclient.py).
 
-import { boot } from "./words.js";
+import { boot, say } from "./words.js";
 
 const ROLE_BY_TOKEN = "?token=session"; // makes the client take its role from the server; the gateway adds the real token
 
+const RESTART_MS = 500;
 const SERVER_SAYS = [
   ["audio_enabled", "true"],
   ["enable_binary_clipboard", "true"],
@@ -31,6 +32,7 @@ export class Stream extends EventTarget {
   #transport = /** @type {any} */ (null);
   #superseded = false;
   #stopped = false;
+  #restart = 0;
 
   /** Load the client and connect. @param {string} clientUrl */
   async start(clientUrl) {
@@ -42,7 +44,9 @@ export class Stream extends EventTarget {
     const title = document.title;
     Object.defineProperty(document, "title", { configurable: true, get: () => title, set: () => {} }); // a desktop names no tab
     /** @type {any} */ (window).selkiesCoreInitialize();
+    /** @type {any} */ (window).__selkiesAuthProbe = undefined; // asks after every loss whether a login is needed; we ask ourselves
     history.replaceState(null, "", address);
+    document.getElementById("overlayInput")?.setAttribute("aria-label", say("screen"));
     this.#watchPicture();
     this.#post({ type: "statsOpen", open: true });
     window.setInterval(() => this.#tellNumbers(), 1000);
@@ -117,26 +121,24 @@ export class Stream extends EventTarget {
     });
     transport.addEventListener("close", (/** @type {{reason?: string}} */ event) => {
       if (this.#stopped || transport !== this.#transport) return;
+      /** @type {any} */ (window).isAudioInitializing = true; // again: first the picture
       const superseded = this.#superseded || /superseded/i.test(event.reason ?? "");
       this.#tell("lost", { superseded });
     });
   }
 
-  // The client shows a status line until the first frame is painted, and again when it has lost the stream for good.
+  // The client hides its status line with the first picture of each connection, even where it is hidden already: a short
+  // interruption leaves the last picture standing. A MutationObserver would not see that.
   #watchPicture() {
-    const line = document.getElementById("status-display");
-    if (!line) throw new Error("the stream client has no status line");
-    let shown = false;
-    const look = () => {
-      const painted = line.classList.contains("hidden");
-      if (painted && !shown) {
-        this.#tell("picture", {});
-        /** @type {any} */ (window).isAudioInitializing = false; // the next sound packet opens the device
-      }
-      shown = painted;
+    const names = document.getElementById("status-display")?.classList;
+    if (!names) throw new Error("the stream client has no status line");
+    const add = names.add.bind(names);
+    names.add = (...added) => {
+      add(...added);
+      if (!added.includes("hidden")) return;
+      this.#tell("picture", {});
+      /** @type {any} */ (window).isAudioInitializing = false; // the next sound packet opens the device
     };
-    new MutationObserver(look).observe(line, { attributes: true, attributeFilter: ["class"] });
-    look();
   }
 
   /** @param {MessageEvent} event */
@@ -149,9 +151,20 @@ export class Stream extends EventTarget {
       this.#tell("menu", {});
     } else if (message.type === "serverSettings") {
       this.#tell("sound", { possible: message.payload?.audio_enabled?.value === true });
-    } else if (message.type === "pipelineStatusUpdate" && typeof message.audio === "boolean") {
-      this.#tell("sound", { on: message.audio });
+    } else if (message.type === "pipelineStatusUpdate") {
+      if (typeof message.audio === "boolean") this.#tell("sound", { on: message.audio });
+      if (message.video === false) this.#restartPicture();
     }
+  }
+
+  // Reconnecting slowly, the client can switch its picture off after it has come back (its "frozen" timer runs on). A visible page
+  // always wants one.
+  #restartPicture() {
+    window.clearTimeout(this.#restart);
+    this.#restart = window.setTimeout(() => {
+      if (document.hidden || this.#stopped || this.#transport?.readyState !== WebSocket.OPEN) return;
+      this.#post({ type: "pipelineControl", pipeline: "video", enabled: true });
+    }, RESTART_MS);
   }
 
   #tellNumbers() {
