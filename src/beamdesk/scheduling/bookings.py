@@ -65,6 +65,7 @@ def add(table: HostTable, booking: Booking, now: float) -> None:
             raise NotFree(f"{booking.host} does not have that CPU and memory then.", field="booking.cpu_milli")
         table.bookings[booking.id] = booking
         table.booked.setdefault(row, []).append(booking)
+        table.promised()
         table.touch(row)
 
 
@@ -76,6 +77,7 @@ def remove(table: HostTable, booking_id: str) -> Booking | None:
             table.booked[row].remove(booking)
             if not table.booked[row]:
                 del table.booked[row]
+            table.promised()
             table.touch(row)
         return booking
 

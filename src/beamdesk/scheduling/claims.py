@@ -104,6 +104,7 @@ def release(table: HostTable, claim_id: str, *, leave: CardState = CardState.DIR
             members[row] -= 1
             if not members[row]:
                 del members[row]
+            table.promised()
         table.touch(row)
         return known
 
@@ -136,6 +137,7 @@ def _write(table: HostTable, row: int, wanted: Claim) -> None:
     if wanted.group is not None:
         members = table.groups.setdefault(wanted.group, {})
         members[row] = members.get(row, 0) + 1
+        table.promised()
     table.touch(row)
 
 

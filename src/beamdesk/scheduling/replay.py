@@ -25,6 +25,7 @@ from beamdesk.scheduling.rows import rows_of
 from beamdesk.scheduling.state import HostTable
 
 HOUR = 3600.0
+_BETWEEN_SAMPLES = HOUR / 2
 Timer = Callable[[], float]
 
 
@@ -209,7 +210,9 @@ class Churn:
         self._count["cards accepted"] += _milli(request) * placed
 
     def _sample(self, now: float) -> None:
-        """Add the state since the last sample, weighted by time."""
+        """Add the present state, weighted by the time since the last sample. Half-hourly samples are enough for an average."""
+        if self._last and now - self._last < _BETWEEN_SAMPLES:
+            return
         if self._last:
             span, table = now - self._last, self.table
             self._time += span

@@ -150,6 +150,7 @@ def _put_back(table: HostTable, booking: Booking) -> None:
     if booking.host in table.row:
         table.bookings[booking.id] = booking
         table.booked.setdefault(table.row[booking.host], []).append(booking)
+        table.promised()
 
 
 def _over(table: HostTable) -> list[Anomaly]:
