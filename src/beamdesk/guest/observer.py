@@ -19,7 +19,7 @@ from beamdesk.guest.session import Session
 from beamdesk.guest.x11 import Display
 
 _IDLE_EVERY_S = 2.0
-_PICTURE_EVERY, _STREAM_EVERY = 5, 2
+_PICTURE_EVERY, _STREAM_EVERY = 5, 1
 """In multiples of ``_IDLE_EVERY_S``."""
 _STUCK_AFTER = 2
 

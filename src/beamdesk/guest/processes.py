@@ -48,40 +48,48 @@ class Output:
         self._poll.register(fd, select.EPOLLIN | select.EPOLLHUP)
         return tail
 
+    def drain(self, fd: int) -> None:
+        """Read what is there now: the last words of a program that has just ended."""
+        with self._lock:
+            while fd in self._sources and self._read(fd):
+                pass
+
     def _run(self) -> None:
         while True:
             for fd, _event in self._poll.poll():
-                self._read(fd)
+                with self._lock:
+                    if fd in self._sources:
+                        self._read(fd)
 
-    def _read(self, fd: int) -> None:
-        with self._lock:
-            name, tail = self._sources[fd]
+    def _read(self, fd: int) -> bool:
+        """Read once; tell whether there may be more. The lock is held."""
         try:
             data = os.read(fd, 16384)
         except BlockingIOError:
-            return
+            return False
         if not data:
             self._poll.unregister(fd)
-            with self._lock:
-                del self._sources[fd]
+            del self._sources[fd]
             os.close(fd)
-            return
-        for line in data.decode("utf-8", "replace").splitlines():
-            if not line.strip():
-                continue
+            return False
+        name, tail = self._sources[fd]
+        for line in filter(str.strip, data.decode("utf-8", "replace").splitlines()):
             tail.append(line)
             count = self._counts[name] = self._counts.get(name, 0) + 1
             if count <= _LINES_PER_PROGRAM:
                 self._say(name, line)
+        return True
 
 
 class Process:
     """One running program and all that it started in its session."""
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes], tail: deque[str]) -> None:
+    def __init__(self, name: str, process: subprocess.Popen[bytes], output: Output, fd: int) -> None:
         self.name = name
-        self.tail = tail
         self._process = process
+        self._output = output
+        self._fd = fd
+        self._tail = output.add(name, fd)
         self.pid = process.pid
         self.pidfd = os.pidfd_open(process.pid)
 
@@ -91,8 +99,8 @@ class Process:
         if code is None:
             return None
         how = f"was ended by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with code {code}"
-        last = next((line for line in reversed(self.tail) if line.strip()), "")
-        return f"{how}: {last}" if last and code != 0 else how
+        self._output.drain(self._fd)
+        return f"{how}: {self._tail[-1]}" if self._tail and code > 0 else how
 
     def signal(self, number: signal.Signals) -> None:
         """Signal the program and its group, if it still runs."""
@@ -142,7 +150,7 @@ def start(
         raise
     finally:
         os.close(writer)
-    return Process(name, process, output.add(name, reader))
+    return Process(name, process, output, reader)
 
 
 def prefer_as_victim(process: Process) -> None:

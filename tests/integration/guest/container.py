@@ -175,7 +175,7 @@ class Container:
 
     def find(self, program: str) -> int:
         """Host pid of the person's program whose file is called ``program``."""
-        return next(pid for pid in self.pids() if any(part.rsplit("/", 1)[-1] == program for part in self.command(pid)[:2]))
+        return next(pid for pid in self.pids() if any(part.rsplit("/", 1)[-1] == program for part in self.command(pid)[:3]))
 
     def enter(self, command: list[str], *, root: bool = False, display: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command inside, as the person."""
@@ -213,7 +213,9 @@ def image_layers(image: str) -> list[Path]:
 
 
 @contextlib.contextmanager
-def desktop(folder: Path, image: str, api: FakeApi | None = None, *, serve: bool = True) -> Iterator[Container]:
+def desktop(
+    folder: Path, image: str, api: FakeApi | None = None, *, serve: bool = True, writable_raw: bool = False
+) -> Iterator[Container]:
     """Start a desktop of ``image`` below ``folder``; everything is taken away at the end."""
     api = api or FakeApi()
     for name in ("agent", "api", "stream", "home", "raw", "processed", "scratch"):
@@ -240,7 +242,11 @@ def desktop(folder: Path, image: str, api: FakeApi | None = None, *, serve: bool
         root = stack.enter_context(_root(folder, image))
         with (folder / "console.log").open("wb") as log:
             process = subprocess.Popen(
-                _nspawn(folder, root), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                _nspawn(folder, root, raw="" if writable_raw else "-ro"),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         container = Container(folder, api, process, time.monotonic())
         try:
@@ -273,13 +279,13 @@ def _root(folder: Path, image: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(scratch)], check=True)
 
 
-def _nspawn(folder: Path, root: Path) -> list[str]:
+def _nspawn(folder: Path, root: Path, raw: str) -> list[str]:
     binds = [
         f"--bind={folder}/agent:/run/beamdesk/agent",
         f"--bind-ro={folder}/api:/run/beamdesk/api",
         f"--bind={folder}/stream:/run/beamdesk/stream",
         f"--bind={folder}/home:/home/ada",
-        f"--bind-ro={folder}/raw:/data/{EXPERIMENT}/raw",
+        f"--bind{raw}={folder}/raw:/data/{EXPERIMENT}/raw",
         f"--bind={folder}/processed:/data/{EXPERIMENT}/processed",
     ]
     options = [
