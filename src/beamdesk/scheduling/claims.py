@@ -6,6 +6,7 @@ A decision names devices; between decision and claim somebody else may have take
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from beamdesk.scheduling import bookings
@@ -67,15 +68,18 @@ def claim(table: HostTable, wanted: Claim) -> None:
         _write(table, row, wanted)
 
 
-def restore(table: HostTable, existing: Claim) -> tuple[str, ...]:
-    """Write a server that exists already; return the addresses of its cards that the host does not have."""
+def restore(table: HostTable, existing: Claim, charges: Sequence[tuple[int, int, int]] | None = None) -> tuple[str, ...]:
+    """Write a server that exists already; return the addresses of its cards that the host does not have.
+
+    ``charges``: which NUMA nodes bear it (node, CPU, memory), where that is known.
+    """
     with table.lock:
         row = table.row.get(existing.host)
         if row is None:
             raise InvalidHost(f"There is no host {existing.host}.", field="host")
         if existing.id in table.claims:
             raise NotFree(f"{existing.id} holds a claim already.", field="id")
-        _write(table, row, existing)
+        _write(table, row, existing, charges)
         return tuple(grant.address for grant in existing.grants if table.position(row, grant.address) < 0)
 
 
@@ -122,13 +126,13 @@ def _is_free(table: HostTable, row: int, grant: Grant) -> bool:
     return not int(table.slots[at]) & mask and (geometry.mixed or table.profile[at] in {-1, number})
 
 
-def _write(table: HostTable, row: int, wanted: Claim) -> None:
+def _write(table: HostTable, row: int, wanted: Claim, known: Sequence[tuple[int, int, int]] | None = None) -> None:
     table.claims[wanted.id] = wanted
     table.holders[row].add(wanted.id)
     table.cpu_free[row] -= wanted.cpu_milli
     table.memory_free[row] -= wanted.memory_mib
     table.disk_free[row] -= wanted.disk_gib
-    charges = table.charges[wanted.id] = _charges(table, row, wanted)
+    charges = table.charges[wanted.id] = _charges(table, row, wanted) if known is None else list(known)
     for node, cpu, memory in charges:
         table.numa_cpu_free[row, node] -= cpu
         table.numa_memory_free[row, node] -= memory

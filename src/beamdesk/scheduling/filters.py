@@ -18,7 +18,6 @@ from beamdesk.scheduling.state import HostTable
 
 REASONS = {
     "disabled": "the host is switched off for new desktops",
-    "excluded": "the request leaves this host out",
     "aggregate": "the host is not for this beamline",
     "image": "the image is not on the host",
     "cpu": "not enough CPU is free",
@@ -29,8 +28,9 @@ REASONS = {
     "cards_busy": "too few of the host's suitable cards are free",
     "numa": "no NUMA node has the cards, CPU and memory together",
     "booked": "what is free is booked by others before the lease ends",
-    "group": "the rule of the desktop's group forbids this host",
     "guard": "CPU and memory left here are kept for the host's idle cards",
+    "excluded": "the request leaves this host out",
+    "group": "the rule of the desktop's group forbids this host",
 }
 """Reason -> what it says to people. The order is the order of the filters."""
 CODES = {reason: number for number, reason in enumerate(REASONS, start=1)}

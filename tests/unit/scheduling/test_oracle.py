@@ -17,6 +17,7 @@ from beamdesk.scheduling.errors import NotFree
 from beamdesk.scheduling.policy import POLICIES, make
 from beamdesk.scheduling.reports import check_invariants
 from beamdesk.scheduling.request import Request
+from beamdesk.scheduling.snapshot import open_table, take
 from beamdesk.scheduling.state import HostTable
 from schedulingkit import Oracle, some_bookings, some_requests, some_worlds
 
@@ -55,7 +56,9 @@ def check_decision(table: HostTable, oracle: Oracle, scheduler: Scheduler, reque
     assert sum(count for _, count in decision.refusals) + decision.possible == (0 if decision.impossible else len(table))
     assert decision == decide(table, scheduler.policy, request, now, keep=len(oracle.facts)), "warm and cold differ"
     assert loads(dumps(decision)) == decision
-    assert same_again(loads(dumps(decision)), table, scheduler.policy) or not decision.ranking
+    copy = open_table(take(table))
+    assert copy.digest() == table.digest()
+    assert same_again(loads(dumps(decision)), copy, make(scheduler.policy.name, copy)) or not decision.ranking
     if decision.host is None:
         return
     claim = scheduler.place(request, now).claim()
