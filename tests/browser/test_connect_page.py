@@ -308,7 +308,7 @@ async def test_a_desktop_in_repair_comes_back_by_itself(place: Place):
         page = await place.open(context)
         await change_state(place.app, place.desktop.id, phase=Phase.REPAIRING)
         await page.wait_for_selector("html[data-state=reconnecting]")
-        assert await text_of(page, "#cover-title") == "正在修复您的桌面"
+        await page.wait_for_selector("#cover-title:text-is('正在修复您的桌面')")
         await change_state(place.app, place.desktop.id, phase=Phase.READY)
         await page.wait_for_selector(OPEN)
 

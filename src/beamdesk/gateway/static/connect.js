@@ -74,7 +74,9 @@ async function onLost(event) {
   }
   window.clearTimeout(quiet);
   if (root.dataset.state === "open") {
-    quiet = window.setTimeout(() => over || show("reconnecting", say("reconnecting"), say("reconnecting_hint")), QUIET_MS);
+    quiet = window.setTimeout(() => {
+      if (root.dataset.state === "open") show("reconnecting", say("reconnecting"), say("reconnecting_hint"));
+    }, QUIET_MS);
   }
   await session.refresh();
 }
