@@ -133,10 +133,10 @@ def _neighbours(at: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def _filter(size: int, name: str) -> np.ndarray:
     """Return the ramp (from its band-limited kernel, so that the mean is right: Kak and Slaney, 3.3) times a window."""
-    step = np.concatenate([np.arange(1, size // 2 + 1, 2), np.arange(size // 2 - 1, 0, -2)])
+    odd = np.arange(1, size, 2)
     kernel = np.zeros(size)
     kernel[0] = 0.25
-    kernel[1::2] = -1 / (np.pi * step) ** 2
+    kernel[odd] = -1 / (np.pi * np.minimum(odd, size - odd)) ** 2
     ramp = 2 * np.real(fft.fft(kernel))
     frequency = np.abs(fft.fftfreq(size))
     windows = {

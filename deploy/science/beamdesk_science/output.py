@@ -76,61 +76,81 @@ class Result:
         self._about = provenance
         self._folder = target.with_name(f".{target.name}.part-{os.getpid()}")
         self._middle = provenance.slices[len(provenance.slices) // 2]
+        self._nexus = -1
+        self._offset = 0
 
     def __enter__(self) -> Self:
-        with plain_errors(self._target):
-            self._target.parent.mkdir(parents=True, exist_ok=True)
-            _remove_abandoned(self._target)
-            self._require_space()
-            (self._folder / "slices").mkdir(parents=True)
-            self._file = h5py.File(self._folder / f"{self._target.name}.nxs", "w")
-            self._data = self._describe()
+        try:
+            with plain_errors(self._target):
+                self._prepare()
+        except BaseException:
+            self._give_up()
+            raise
         return self
 
+    def _prepare(self) -> None:
+        self._target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(self._target)
+        self._require_space()
+        (self._folder / "slices").mkdir(parents=True)
+        self._reserve()
+        path = self._folder / f"{self._target.name}.nxs"
+        with h5py.File(path, "w") as file:
+            self._offset = self._describe(file)
+        self._nexus = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        os.posix_fallocate(self._nexus, 0, self._offset + self._slice_bytes * len(self._about.slices))
+
+    @property
+    def _slice_bytes(self) -> int:
+        return 4 * self._about.columns**2
+
+    @property
+    def _needed_bytes(self) -> int:
+        """Slices are written twice, as TIFF and in the NeXus file."""
+        return 2 * self._slice_bytes * len(self._about.slices) + _SPARE_BYTES
+
     def _require_space(self) -> None:
-        """Refuse at once what cannot fit: slices are written twice (TIFF and NeXus)."""
-        needed = 2 * 4 * len(self._about.slices) * self._about.columns**2 + _SPARE_BYTES
-        free = shutil.disk_usage(self._target.parent).free
+        """Refuse at once what cannot fit."""
+        needed, free = self._needed_bytes, shutil.disk_usage(self._target.parent).free
         if free < needed:
             raise OutputError(f"{needed / 1e6:.0f} MB are needed in {self._target.parent} and {free / 1e6:.0f} MB are free")
+
+    def _reserve(self) -> None:
+        """Make sure of the space before HDF5 writes: a quota shows only now, and HDF5 crashes where its own writes fail."""
+        path = self._folder / "reserve"
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, self._needed_bytes)
+        path.unlink()
 
     def add(self, number: int, slice_: np.ndarray) -> None:
         """Write one slice."""
         with plain_errors(self._target):
-            image = Image.fromarray(np.ascontiguousarray(slice_, np.float32))
-            image.save(self._folder / "slices" / f"slice_{number:05d}.tif", format="TIFF")
-            self._data[self._about.slices.index(number)] = slice_
+            values = np.ascontiguousarray(slice_, "<f4")
+            Image.fromarray(values).save(self._folder / "slices" / f"slice_{number:05d}.tif", format="TIFF")
+            _write_all(self._nexus, values.tobytes(), self._offset + self._about.slices.index(number) * self._slice_bytes)
             if number == self._middle:
-                _quick_look(slice_).save(self._folder / "quicklook.png", format="PNG")
+                _quick_look(values).save(self._folder / "quicklook.png", format="PNG")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             if kind is None:
-                self._finish()
-            else:
-                self._close_quietly()
+                with plain_errors(self._target):
+                    os.fsync(self._nexus)
+                    self._folder.rename(self._target)
+                    _sync(self._target.parent)
         finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._give_up()
 
-    def _finish(self) -> None:
-        with plain_errors(self._target):
-            try:
-                self._file.close()
-            except RuntimeError as error:  # h5py's answer when the last blocks do not fit
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-            _sync(self._folder)
-            self._folder.rename(self._target)
-            _sync(self._target.parent)
+    def _give_up(self) -> None:
+        """Close, and remove what was not renamed."""
+        if self._nexus >= 0:
+            os.close(self._nexus)
+            self._nexus = -1
+        shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _close_quietly(self) -> None:
-        try:
-            self._file.close()
-        except (OSError, RuntimeError, AttributeError):
-            return
-
-    def _describe(self) -> h5py.Dataset:
-        """Write everything but the slices; return the dataset that takes them."""
-        about, file = self._about, self._file
+    def _describe(self, file: h5py.File) -> int:
+        """Write everything but the slices; return where in the file they belong."""
+        about = self._about
         file.attrs.update({"NX_class": "NXroot", "default": "entry", "creator": "beamdesk-reconstruct"})
         entry = _group(file, "entry", "NXentry", definition="NXtomoproc", title=f"{about.title}, reconstructed")
         entry.attrs["default"] = "data"
@@ -151,12 +171,12 @@ class Result:
         _group(process, "parameters", "NXparameters", **raw, **about.parameters)
         return self._data_group(entry)
 
-    def _data_group(self, entry: h5py.Group) -> h5py.Dataset:
+    def _data_group(self, entry: h5py.Group) -> int:
         about = self._about
         group = _group(entry, "data", "NXdata")
         group.attrs.update({"signal": "data", "axes": ["slice", "y", "x"]})
         size = (len(about.slices), about.columns, about.columns)
-        data = group.create_dataset("data", size, np.float32, chunks=(1, *size[1:]))
+        data = _allocated(group, "data", size)
         long_name = f"Attenuation ({about.units})"
         data.attrs.update({"units": about.units, "interpretation": "image", "long_name": long_name})
         data.attrs.update({"transform": "none", "offset": 0.0, "scaling": 1.0})
@@ -166,7 +186,7 @@ class Result:
         for axis in ("y", "x"):
             group[axis] = position
             group[axis].attrs["units"] = "mm" if about.pixel_mm else "pixel"
-        return data
+        return int(data.id.get_offset())
 
 
 @contextmanager
@@ -184,6 +204,23 @@ def plain_errors(target: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise OutputError(f"{target.parent} is not writable for you; choose another place with --out") from error
         raise OutputError(f"{target} cannot be written: {error.strerror or error}") from error
+
+
+def _allocated(group: h5py.Group, name: str, shape: tuple[int, ...]) -> h5py.Dataset:
+    """Create a dataset of float32 in one piece whose place in the file is fixed at once, to be filled without HDF5."""
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_layout(h5py.h5d.CONTIGUOUS)
+    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    space = h5py.h5s.create_simple(shape)
+    return h5py.Dataset(h5py.h5d.create(group.id, name.encode(), h5py.h5t.IEEE_F32LE, space, layout))
+
+
+def _write_all(descriptor: int, content: bytes, offset: int) -> None:
+    view = memoryview(content)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
 
 
 def _group(parent: h5py.Group, name: str, nx_class: str, /, **fields: object) -> h5py.Group:

@@ -52,7 +52,7 @@ def parse_slices(text: str, rows: int) -> tuple[int, ...]:
     for part in text.split(","):
         first, colon, last = part.strip().partition(":")
         try:
-            start = int(first) if first else 0
+            start = int(first) if first or not colon else 0
             end = (int(last) if last else rows) if colon else start + 1
         except ValueError:
             raise ValueError(f'"{text}" names no slices; write centre, all, 200, 200:220 or 10,20,30') from None
