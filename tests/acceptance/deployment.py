@@ -7,8 +7,12 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import httpx2
 
 PREFIX = Path(os.environ.get("BEAMDESK_PREFIX", "/opt/beamdesk"))
 CACHE = Path("/var/cache/beamdesk")
@@ -87,6 +91,31 @@ class Deployment:
     @property
     def password(self) -> str:
         return (self.state / "app" / "demo-password").read_text().strip()
+
+    @contextmanager
+    def api(self, login: str) -> Iterator[httpx2.Client]:
+        """Give a client of the API, signed in."""
+        with httpx2.Client(base_url=f"{self.origin}/api/v1", timeout=20) as client:
+            answer = client.post("/logins", json={"login": login, "password": self.password})
+            answer.raise_for_status()
+            client.headers["Authorization"] = f"Bearer {answer.json()['token']}"
+            yield client
+
+    def processes(self) -> set[int]:
+        """Return the processes of this deployment, containers included, by the state directory in their environment or memory maps."""
+        mark = str(self.state).encode()
+        found = set()
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if (
+                    mark in (folder / "environ").read_bytes()
+                    or mark in (folder / "cmdline").read_bytes()
+                    or mark in (folder / "mountinfo").read_bytes()
+                ):
+                    found.add(int(folder.name))
+            except OSError:
+                continue
+        return found
 
     def logs(self) -> str:
         return "\n".join(f"== {path.name}\n{path.read_text()[-4000:]}" for path in sorted((self.state / "log").glob("*.log")))

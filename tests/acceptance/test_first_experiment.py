@@ -67,10 +67,7 @@ def _digest(path):
 @pytest.fixture(scope="module")
 def chen(deployment):
     """Chen, of another experiment, with a token of the API."""
-    with httpx2.Client(base_url=f"{deployment.origin}/api/v1") as client:
-        answer = client.post("/logins", json={"login": "chen", "password": deployment.password})
-        answer.raise_for_status()
-        client.headers["Authorization"] = f"Bearer {answer.json()['token']}"
+    with deployment.api("chen") as client:
         yield client
 
 
@@ -96,10 +93,18 @@ def test_a_list_shows_nothing_of_other_experiments(chen, desktops):
     assert EXPERIMENT not in chen.get("/experiments").text
 
 
-def test_data_of_other_experiments_stay_closed(chen, deployment):
-    for path in (f"/experiments/{EXPERIMENT}/files", f"/experiments/{EXPERIMENT}/files/raw/scan_0001_sandstone.nxs"):
-        assert chen.get(path).status_code == 404
-    assert chen.get(f"/experiments/{OTHER}/files/..%2F{EXPERIMENT}%2Fraw").status_code in (400, 404, 422)
+@pytest.mark.parametrize(
+    "what", ["data?path=raw", "file?path=raw/scan_0001_sandstone.nxs", "preview?path=raw/scan_0001_sandstone.nxs"]
+)
+def test_data_of_other_experiments_stay_closed(chen, what):
+    assert chen.get(f"/experiments/{EXPERIMENT}/{what}").status_code == 404
+
+
+def test_no_path_leads_from_own_data_to_others(chen):
+    assert chen.get(f"/experiments/{OTHER}/data?path=raw").status_code == 200
+    for path in (f"../{EXPERIMENT}/raw", f"raw/../../{EXPERIMENT}/raw", f"/var/lib/beamdesk/data/{EXPERIMENT}", "/etc"):
+        for what in ("data", "file", "preview"):
+            assert chen.get(f"/experiments/{OTHER}/{what}", params={"path": path}).status_code in (400, 403, 404, 422)
 
 
 def test_the_gateway_lets_nobody_in_without_a_ticket(deployment, desktops):
