@@ -20,8 +20,7 @@ _FAULTS = (
 )
 _WHO = st.integers(0, 2)
 _WHICH = st.integers(0, len(NAMES) - 1)
-_WRITES = ("create_server", "start_server", "stop_server", "delete_server", "delete_home")
-_GATES = st.sampled_from([f"{call} {moment}" for call in _WRITES for moment in ("before", "after")] + ["create_server between"])
+_GATES = st.sampled_from(["write before", "write before", "write between", "write after", "committed"])
 _STEPS = st.tuples(st.just("step"), _WHO, st.integers(1, 12))
 
 MOVES = st.one_of(
@@ -31,6 +30,7 @@ MOVES = st.one_of(
     st.tuples(st.just("work"), st.integers(2, 8)),
     st.tuples(st.just("hold"), _WHO, _GATES),
     st.tuples(st.just("die"), _WHO, _GATES),
+    st.tuples(st.just("overtaken"), _WHO, _GATES),
     st.tuples(st.just("overtaken"), _WHO, _GATES),
     st.tuples(st.just("crash"), _WHO),
     st.tuples(st.just("advance"), st.sampled_from([0.1, 0.5, 1.1, 4, 7, 16, 61, 200, 601])),
@@ -44,7 +44,7 @@ MOVES = st.one_of(
     st.tuples(st.just("guest_fails"), _WHICH),
     st.tuples(st.just("sweep")),
 )
-SCHEDULES = st.lists(MOVES, min_size=5, max_size=60)
+SCHEDULES = st.lists(MOVES, min_size=10, max_size=50)
 
 
 async def play(stage: Stage, schedule: list[tuple[Any, ...]], *, one_server: bool) -> None:

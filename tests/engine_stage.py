@@ -100,13 +100,17 @@ class Stage:
             capacity=TOTAL,
             times=FakeTimes(build=0.3, delete=0.3),
             racy=racy,
-            pause=lambda call, moment: self.gate(f"{call} {moment}"),
+            pause=self._gate_of_call,
         )
         self.guests = FakeGuests(store, self.cloud.world, clock, self.secrets, step_s=0.1)
         gated = GatedStore(store, self)
         self.worker = Worker(gated, self.cloud, clock, self.secrets, RULES)
         self.sweeper = Sweeper(gated, self.cloud, clock, RULES)
         self.actors = [Actor(f"reconciler-{number}") for number in range(actors)]
+
+    async def _gate_of_call(self, call: str, moment: str) -> None:
+        kind = "write" if call.startswith(("create", "start", "stop", "delete")) else "read"
+        await self.gate(f"{call}, {kind} {moment}")
 
     async def gate(self, where: str) -> None:
         task = asyncio.current_task()
@@ -122,12 +126,12 @@ class Stage:
             await actor.go()
 
     async def run_until(self, number: int, where: str) -> bool:
-        """Let an actor work until it is about to go through the gate ``where``; False when its pass ended before."""
+        """Let an actor work until it is at a gate whose name ends with ``where``; False when its pass ended before."""
         actor = self.actors[number % len(self.actors)]
         if not actor.busy:
             actor.begin(self._one_pass())
             await actor.reached()
-        while actor.busy and actor.at != where:
+        while actor.busy and not actor.at.endswith(where):
             await actor.go()
         return actor.busy
 
@@ -260,10 +264,14 @@ class Stage:
 
     async def _check_events(self) -> None:
         async with self.raw.begin() as tx:
-            events = await tx.events.page(limit=10_000)
+            events = await tx.events.page(limit=10_000, newest_first=False)
+        phases: dict[DesktopId | None, object] = {}
         for event in events:
             if event.kind is EventKind.DESKTOP_PHASE:
-                assert (event.data["from"], event.data["phase"]) in _ALLOWED
+                before, after = event.data["from"], event.data["phase"]
+                assert (before, after) in _ALLOWED
+                assert phases.get(event.desktop_id, Phase.QUEUED) == before, "somebody wrote over somebody else's state"
+                phases[event.desktop_id] = after
 
 
 def _at_rest(desktop: Desktop) -> bool:

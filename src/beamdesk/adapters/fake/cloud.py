@@ -18,6 +18,8 @@ from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.ports.clock import Clock
 from beamdesk.ports.cloud import Capacity, Observation, Server, ServerSpec, ServerStatus
 
+STALE_S = 0.9
+"""How old a stale listing is: less than the second that must lie between two absences."""
 DEFAULT_CAPACITY = Capacity(vcpus=64, memory_mib=256 * 1024, disk_gib=2000, gpus=2)
 
 
@@ -92,7 +94,7 @@ class FakeCloud:
         self._racy = racy
         self._address = address
         self._pause = pause
-        self._past: deque[tuple[Server, ...]] = deque(maxlen=8)
+        self._past: deque[tuple[float, tuple[Server, ...]]] = deque(maxlen=64)
 
     async def create_server(self, spec: ServerSpec) -> Server:
         """Create the desktop's server, or return the one that exists."""
@@ -191,9 +193,9 @@ class FakeCloud:
         with self.world.open() as state:
             self._bury(state)
             servers = tuple(self._seen(server) for server in self._all(state))
-        if self.faults.stale and self._past:
+        if self.faults.stale:
             self.faults.stale -= 1
-            servers = self._past[0]
+            servers = self._as_of(self._clock.now().timestamp() - STALE_S, servers)
         complete = True
         if self.faults.incomplete:
             self.faults.incomplete -= 1
@@ -242,7 +244,11 @@ class FakeCloud:
         await self._pause(call, "after")
 
     def _remember(self, state: FakeState) -> None:
-        self._past.append(tuple(self._seen(server) for server in self._all(state)))
+        self._past.append((self._clock.now().timestamp(), tuple(self._seen(server) for server in self._all(state))))
+
+    def _as_of(self, when: float, present: tuple[Server, ...]) -> tuple[Server, ...]:
+        """Return the listing as it was then: what was remembered before the first change since."""
+        return next((servers for changed_at, servers in self._past if changed_at >= when), present)
 
     def _bury(self, state: FakeState) -> None:
         now = self._clock.now().timestamp()
