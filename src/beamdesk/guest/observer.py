@@ -61,6 +61,9 @@ class Observer:
                 self._look(turn)
             except DisplayError:
                 self._forget_display()
+            except Exception as error:  # noqa: BLE001 whatever it was, observing goes on
+                self._console.say("observer", error=repr(error))
+                self._forget_display()
             turn += 1
 
     def _look(self, turn: int) -> None:

@@ -60,17 +60,29 @@ class Reporter:
         self._thread.join(1.0)
 
     def _run(self) -> None:
-        seen = -1
-        while True:
-            revision, steps, failure = self._progress.snapshot()
-            if not self._send(Report(steps, self._activity(), failure)):
-                return
-            seen = revision
-            if not self._progress.wait(seen, HEARTBEAT_S):
-                if self._progress.snapshot()[0] != seen:
-                    revision, steps, failure = self._progress.snapshot()
-                    self._send(Report(steps, self._activity(), failure))
-                return
+        going = True
+        while going:
+            try:
+                going = self._turn()
+            except Exception as error:  # noqa: BLE001 whatever it was, the heartbeat goes on
+                self._console.say("reporter", error=repr(error))
+                going = self._progress.wait(self._progress.snapshot()[0], HEARTBEAT_S)
+
+    def _turn(self) -> bool:
+        """Send one report and wait for the next reason to; tell whether to go on."""
+        seen = self._say()
+        if seen is None:
+            return False
+        if self._progress.wait(seen, HEARTBEAT_S):
+            return True
+        if self._progress.snapshot()[0] != seen:
+            self._say()
+        return False
+
+    def _say(self) -> int | None:
+        """Send the present state; return its revision, None if we are refused."""
+        revision, steps, failure = self._progress.snapshot()
+        return revision if self._send(Report(steps, self._activity(), failure)) else None
 
     def _activity(self) -> Activity:
         now = self._clock()

@@ -109,8 +109,15 @@ def run(
     log.write(f"+ {' '.join(command)}")
     if not shutil.which(command[0]):
         raise BuildError(f"{what} needs the program {command[0]}, which is not installed")
+    # whoever kills this program kills what it started too
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env
+        ["setpriv", "--pdeathsig", "KILL", *command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=env,
     ) as process:
         try:
             for line in process.stdout or ():
