@@ -65,8 +65,7 @@ def _recovered(client, desktop_id, since):
 
 @pytest.mark.parametrize("program", ["[X]vfb", "[/]opt/selkies", "[x]fwm4"])
 def test_a_program_of_the_desktop_that_dies_is_back_within_ten_seconds(small, bob, desktop, program):
-    before = inside.run(desktop, f"pgrep -f {program}").stdout.split()
-    assert before
+    before = until(f"{program} runs", lambda: inside.run(desktop, f"pgrep -f {program}").stdout.split())
     _kill_inside(desktop, program)
     until(f"a new {program}", lambda: set(inside.run(desktop, f"pgrep -f {program}").stdout.split()) - set(before), 10)
     _ready(bob, desktop, 10)
