@@ -26,7 +26,7 @@ dev: $(VENV)/installed ## make the development environment in .venv
 
 $(VENV)/installed: pyproject.toml requirements.lock requirements-dev.lock deploy/uv.txt
 	@command -v $(PYTHON) >/dev/null || { echo "python3 is missing: run deploy/setup packages as root"; exit 1; }
-	@[ -x $(RUN)python ] || $(PYTHON) -m venv $(VENV)
+	@[ -x $(RUN)pip ] || $(PYTHON) -m venv $(VENV)
 	@$(RUN)python -m pip install -q --disable-pip-version-check --root-user-action=ignore -r deploy/uv.txt
 	@$(RUN)uv pip install -q --python $(RUN)python -r requirements-dev.lock
 	@$(RUN)uv pip install -q --python $(RUN)python --no-deps -e .

@@ -53,6 +53,10 @@ def desktop(small):
         return answer.json()["id"]
 
 
+def _pids(desktop_id, pattern):
+    return set(inside.run(desktop_id, f"pgrep -f {pattern}").stdout.split())
+
+
 def _kill_inside(desktop_id, name):
     assert inside.run(desktop_id, f"pkill -KILL -f {name}").returncode == 0
 
@@ -65,9 +69,9 @@ def _recovered(client, desktop_id, since):
 
 @pytest.mark.parametrize("program", ["[X]vfb", "[/]opt/selkies", "[x]fwm4"])
 def test_a_program_of_the_desktop_that_dies_is_back_within_ten_seconds(small, bob, desktop, program):
-    before = until(f"{program} runs", lambda: inside.run(desktop, f"pgrep -f {program}").stdout.split())
+    before = until(f"{program} runs", lambda: _pids(desktop, program))
     _kill_inside(desktop, program)
-    until(f"a new {program}", lambda: set(inside.run(desktop, f"pgrep -f {program}").stdout.split()) - set(before), 10)
+    until(f"a new {program}", lambda: _pids(desktop, program) - before, 10)
     _ready(bob, desktop, 10)
 
 
