@@ -108,15 +108,18 @@ const dialog = $("#dialog");
 let opener = null;
 function closeDialog() { if (dialog?.open) dialog.close(); }
 dialog?.addEventListener("close", () => {
-  const summary = opener?.closest(".menu")?.querySelector("summary");
-  closeMenus();
-  const target = summary?.isConnected ? summary : opener;
-  if (target?.isConnected) target.focus();
+  const from = opener, owner = opener?.closest("[data-desktop]")?.id;
   opener = null;
+  closeMenus();
+  // The swap that follows may replace what opened the dialog: look for it in the page as it is then.
+  setTimeout(() => {
+    const now = from?.isConnected ? from : document.getElementById(owner);
+    (now?.closest(".menu")?.querySelector("summary") || now?.querySelector?.("[data-menu] summary") || now || $("#main")).focus();
+  }, 60);
 });
 dialog?.addEventListener("click", (event) => { if (event.target === dialog || event.target.closest("[data-close]")) { event.preventDefault(); closeDialog(); } });
-document.addEventListener("htmx:after:swap", () => {
-  if (opener && !dialog.open && $("form", dialog)) {
+document.addEventListener("htmx:after:swap", (event) => {
+  if (event.detail?.ctx?.target?.id === "dialog-body" && !dialog.open) {
     dialog.showModal();
     $("[autofocus]", dialog)?.select?.();
   }
