@@ -2,8 +2,8 @@
 
 First picture (from the click on Connect, or from the address, to the first readable picture), click to pixel on a still screen, and
 painted pictures a second of a moving one (30 drawn). Everything is on this machine, the browser's software decoder too: the figures
-compare, they are no promise. Needs Xvfb, TigerVNC, websockify, noVNC (from npm, or Debian's), Chromium and the streaming server (BEAMDESK_TEST_SELKIES or a
-built image). About two minutes.
+compare, they are no promise. Needs Xvfb, TigerVNC, websockify, noVNC (from npm, or Debian's), Chromium and the streaming server
+(BEAMDESK_TEST_SELKIES or a built image). About two minutes.
 """
 
 from __future__ import annotations
