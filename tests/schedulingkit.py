@@ -17,7 +17,7 @@ from beamdesk.scheduling.request import CardDemand, GroupRule, NumaRule, Request
 EQUAL = equal_size_vgpu("equal", {"e-1": 4, "e-2": 2, "e-4": 1})
 MIXED = mixed_size_vgpu("mixed", 8, {"m-1": 1, "m-2": 2, "m-8": 8})
 GEOMETRIES = {CardMode.VGPU: (EQUAL, MIXED), CardMode.MIG: (MIG_GEOMETRIES["A30"], MIG_GEOMETRIES["A100-40GB"])}
-PROFILES = ("e-1", "e-2", "m-1", "m-2", "m-8", "1g.6gb", "2g.12gb", "1g.5gb", "3g.20gb", "none-such")
+PROFILES = ("e-1", "e-1", "e-2", "e-2", "m-1", "m-2", "m-8", "1g.6gb", "2g.12gb", "1g.5gb", "3g.20gb", "none-such")
 MODELS = {"T4": (16, 4, 320, 1590), "A10": (24, 9, 600, 1695), "A100": (40, 7, 1555, 1410)}
 
 
@@ -40,20 +40,20 @@ def cards(draw: st.DrawFn, number: int, nodes: int) -> Card:
 
 @st.composite
 def hosts(draw: st.DrawFn, name: str) -> HostFacts:
-    nodes = tuple(NumaNode(draw(st.integers(0, 4)), draw(st.integers(0, 4))) for _ in range(draw(st.integers(1, 2))))
+    nodes = tuple(NumaNode(draw(st.integers(1, 6)), draw(st.integers(1, 6))) for _ in range(draw(st.integers(1, 2))))
     count = draw(st.integers(0, 3))
     return HostFacts(
         name,
         sum(node.cpu_milli for node in nodes),
         sum(node.memory_mib for node in nodes),
-        disk_gib=draw(st.integers(0, 3)),
+        disk_gib=draw(st.integers(1, 4)),
         cards=tuple(draw(cards(number, len(nodes))) for number in range(count)),
         numa=nodes,
         aggregates=draw(st.frozensets(st.sampled_from(["B7", "B8"]), max_size=2)),
         images=draw(st.frozensets(st.sampled_from(["imaging", "general"]), max_size=2)),
-        dedicated=draw(st.integers(0, 5)) == 0,
-        enabled=draw(st.integers(0, 7)) > 0,
-        stale=draw(st.integers(0, 7)) == 0,
+        dedicated=draw(st.integers(0, 9)) == 9,
+        enabled=draw(st.integers(0, 9)) < 9,
+        stale=draw(st.integers(0, 7)) == 7,
     )
 
 
@@ -66,14 +66,14 @@ def some_worlds(draw: st.DrawFn) -> list[HostFacts]:
 def demands(draw: st.DrawFn) -> CardDemand:
     kind = draw(st.sampled_from(["whole", "whole", "share", "profile"]))
     return CardDemand(
-        count=1 if kind == "share" else draw(st.integers(1, 3)),
+        count=1 if kind == "share" else draw(st.sampled_from([1, 1, 1, 2, 3])),
         share=draw(st.sampled_from([250, 400, 500])) if kind == "share" else 1000,
         profile=draw(st.sampled_from(PROFILES)) if kind == "profile" else None,
-        models=draw(st.sampled_from([frozenset(), frozenset(), frozenset({"T4"}), frozenset({"A10", "A100"})])),
-        memory_mib=draw(st.sampled_from([0, 0, 20])),
-        cores=draw(st.sampled_from([0, 0, 8])),
-        bandwidth_gbs=draw(st.sampled_from([0, 0, 500])),
-        clock_mhz=draw(st.sampled_from([0, 0, 1500])),
+        models=draw(st.sampled_from([frozenset()] * 4 + [frozenset({"T4"}), frozenset({"A10", "A100"})])),
+        memory_mib=draw(st.sampled_from([0] * 5 + [20])),
+        cores=draw(st.sampled_from([0] * 5 + [8])),
+        bandwidth_gbs=draw(st.sampled_from([0] * 5 + [500])),
+        clock_mhz=draw(st.sampled_from([0] * 5 + [1500])),
         container=kind == "share" or draw(st.booleans()),
     )
 
@@ -83,30 +83,30 @@ def some_requests(draw: st.DrawFn, request_id: str = "r") -> Request:
     image = draw(st.sampled_from([None, "imaging", "elsewhere"]))
     return Request(
         request_id,
-        draw(st.integers(0, 3)),
-        draw(st.integers(0, 3)),
+        draw(st.integers(0, 2)),
+        draw(st.integers(0, 2)),
         disk_gib=draw(st.integers(0, 1)),
         cards=draw(st.none() | demands()),
-        numa=draw(st.sampled_from(NumaRule)),
-        aggregates=draw(st.sampled_from([frozenset(), frozenset(), frozenset({"B7"}), frozenset({"B7", "B8"})])),
+        numa=draw(st.sampled_from([NumaRule.NONE, NumaRule.NONE, NumaRule.PREFER, NumaRule.STRICT])),
+        aggregates=draw(st.sampled_from([frozenset()] * 4 + [frozenset({"B7"}), frozenset({"B7", "B8"})])),
         image=image,
-        image_required=image is not None and draw(st.booleans()),
-        group=draw(st.sampled_from([None, "g", "k"])),
+        image_required=image is not None and draw(st.integers(0, 3)) == 3,
+        group=draw(st.sampled_from([None, None, "g"])),
         group_rule=draw(st.sampled_from(GroupRule)),
-        not_hosts=draw(st.sampled_from([frozenset(), frozenset(), frozenset({"h0"})])),
-        until=draw(st.none() | st.integers(1, 40)),
+        not_hosts=draw(st.sampled_from([frozenset()] * 4 + [frozenset({"h0"})])),
+        until=draw(st.none() | st.integers(1, 20)),
     )
 
 
 @st.composite
 def some_bookings(draw: st.DrawFn, number: int) -> Booking:
-    start = draw(st.integers(0, 30))
+    start = draw(st.integers(0, 20))
     return Booking(
         f"b{number}",
-        f"h{draw(st.integers(0, 3))}",
+        f"h{draw(st.sampled_from([0, 0, 1, 2]))}",
         start,
         start + draw(st.integers(1, 20)),
-        cards=tuple(sorted(draw(st.frozensets(st.sampled_from(["c0", "c1", "c2"]), max_size=2)))),
+        cards=tuple(sorted(draw(st.frozensets(st.sampled_from(["c0", "c1", "c2"]), min_size=1, max_size=2)))),
         cpu_milli=draw(st.integers(0, 2)),
         memory_mib=draw(st.integers(0, 2)),
     )

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from beamdesk.scheduling.cards import MIG_GEOMETRIES, Card, CardMode, CardState, equal_size_vgpu
+from beamdesk.scheduling.cards import MIG_GEOMETRIES, Card, CardMode, CardState, equal_size_vgpu, mixed_size_vgpu
 from beamdesk.scheduling.claims import Claim, Grant, claim, release, restore
 from beamdesk.scheduling.decide import Scheduler
 from beamdesk.scheduling.errors import InvalidHost, NotFree
@@ -93,6 +93,26 @@ def test_a_card_of_equal_profiles_takes_one_kind_at_a_time() -> None:
         claim(table, Claim("d-2", "h0", 1, 1, grants=(Grant("c0", 333, "A10-8Q", 1),)))
     release(table, "d-1")
     claim(table, Claim("d-2", "h0", 1, 1, grants=(Grant("c0", 333, "A10-8Q", 1),)))
+
+
+def test_a_card_of_equal_profiles_is_not_offered_for_another_size() -> None:
+    table = a_table(a_card(0, CardMode.VGPU, geometry=equal_size_vgpu("A10", {"A10-4Q": 6, "A10-8Q": 3})))
+    scheduler = Scheduler(table, make("beamdesk", table))
+    assert scheduler.place(Request("d-1", 1, 1, cards=CardDemand(1, profile="A10-8Q"))).host == "h0"
+    assert scheduler.decide(Request("d-2", 1, 1, cards=CardDemand(1, profile="A10-4Q"))).refusals == (("cards_busy", 1),)
+    assert scheduler.decide(Request("d-3", 1, 1, cards=CardDemand(1, profile="A10-8Q"))).host == "h0"
+
+
+def test_sizes_lie_side_by_side_on_a_card_of_mixed_profiles() -> None:
+    table = a_table(a_card(0, CardMode.VGPU, geometry=mixed_size_vgpu("A10", 24, {"A10-4Q": 4, "A10-8Q": 8, "A10-24Q": 24})))
+    scheduler = Scheduler(table, make("beamdesk", table))
+    starts = {
+        scheduler.place(Request(f"d-{number}", 1, 1, cards=CardDemand(1, profile=profile))).grants[0].start
+        for number, profile in enumerate(["A10-4Q", "A10-8Q", "A10-4Q", "A10-8Q"])
+    }
+    assert len(starts) == 4
+    assert check_invariants(table) == []
+    assert scheduler.decide(Request("d-9", 1, 1, cards=CardDemand(1, profile="A10-8Q"))).host is None
 
 
 def test_mig_fills_the_slice_that_no_larger_profile_can_use_first() -> None:
