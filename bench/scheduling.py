@@ -89,7 +89,7 @@ def openb(trace: Path, seeds: int, out: Path | None) -> None:
     print(machine())
     print(f"# openb default, {len(data.hosts)} hosts, seeds 42-{41 + seeds}; lent cards (%) at 90/95/100/130 % arrival")
     curves = {}
-    for name in ("random", "best-fit", "heps", "fgd", "beamdesk"):
+    for name in ("fgd", "best-fit", "beamdesk", "random", "heps"):
         results = [play.play_openb(data, name, seed) for seed in range(42, 42 + seeds)]
         points = {mark: play.mean(one.curve[mark] for one in results) for mark in play.MARKS}
         known = f"published {PUBLISHED[name]}, difference {points[130] - PUBLISHED[name]:+.2f}" if name in PUBLISHED else ""
