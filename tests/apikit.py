@@ -184,8 +184,8 @@ async def events_of(app: App, kind: str = "") -> list[Event]:
     return [event for event in found if not kind or event.kind == kind]
 
 
-async def make_ready(app: App, desktop_id: DesktopId) -> None:
-    """Do what the reconciler does when a server is up, in one step."""
+async def make_ready(app: App, desktop_id: DesktopId, phase: Phase = Phase.READY) -> None:
+    """Do what the reconciler does when a server is up (or, with another phase, on its way), in one step."""
     now = app.clock.now()
     async with app.store.begin(write=True) as tx:
         claims = await tx.desktops.claim(token="t", now=now + timedelta(days=30), until=now + timedelta(days=31), limit=100)
@@ -193,7 +193,7 @@ async def make_ready(app: App, desktop_id: DesktopId) -> None:
             desktop = claimed.desktop
             ready = desktop.id == desktop_id
             outcome = Outcome(
-                phase=Phase.READY if ready else desktop.phase,
+                phase=phase if ready else desktop.phase,
                 phase_since=now,
                 reason=desktop.reason,
                 detail=desktop.detail,

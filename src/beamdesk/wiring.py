@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -192,7 +193,7 @@ def _http(application: Any, **where: Any) -> _Server:
 
 
 def _web(app: App, data: Data, settings: Settings) -> Starlette:
-    from beamdesk.api.app import create_api
+    from beamdesk.api.app import create_api, nothing_there
     from beamdesk.portal.app import create_portal
     from beamdesk.portal.config import DemoHint, PortalSettings
 
@@ -207,7 +208,8 @@ def _web(app: App, data: Data, settings: Settings) -> Starlette:
             Route("/healthz", _healthy),
             Mount("/api/v1", create_api(app, data)),
             Mount("/", create_portal(app, portal, data)),
-        ]
+        ],
+        exception_handlers={HTTPStatus.NOT_FOUND: nothing_there},
     )
 
 

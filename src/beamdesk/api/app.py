@@ -79,6 +79,11 @@ def _document(api: FastAPI) -> dict[str, Any]:
     return cast(dict[str, Any], api.openapi_schema)
 
 
+async def nothing_there(request: Request, _error: Exception) -> Response:
+    """Answer for what reaches no application: a path with a line break, which a mount's pattern does not match."""
+    return problems.problem(request, "not_found", "There is nothing at this address.")
+
+
 def _refusal(request: Request, status: int) -> Response:
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return problems.problem(request, "too_large", f"A request has at most {MAX_BODY_BYTES} bytes.")

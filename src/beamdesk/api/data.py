@@ -126,8 +126,8 @@ async def list_data(
 
 _FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     **documented("not_found", "forbidden", "conflict", "range_not_satisfiable", "not_supported", "cloud_unavailable"),
-    200: {"description": "The file", "content": {"application/octet-stream": _BINARY}},
-    206: {"description": "One range of the file", "content": {"application/octet-stream": _BINARY}},
+    200: {"description": "The file, with the media type that its name says", "content": {"*/*": _BINARY}},
+    206: {"description": "One range of the file", "content": {"*/*": _BINARY}},
     304: {"description": "Not modified"},
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Annotated, Final
@@ -130,9 +131,11 @@ class EventStream(StreamingResponse):
         self._login_id = login_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream."""
+        """Send the stream; when the server stops (it cancels what is still open) end it as if nothing more happened."""
         try:
             await super().__call__(scope, receive, send)
+        except asyncio.CancelledError:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             self._streams.leave(self._login_id)
 

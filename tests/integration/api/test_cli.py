@@ -271,12 +271,11 @@ def test_following_events_goes_on_over_a_restart_of_the_portal(ada):
         text=True,
     )
     try:
-        time.sleep(1)
+        seen = [json.loads(process.stdout.readline())]
         ada.site.stop("serve")
         ada.site.start("serve")
         ada.site.wait_ready()
         assert ada.run("desktop", "rename", made["id"], "after the restart").returncode == 0
-        seen = []
         while "desktop.renamed" not in [event["kind"] for event in seen]:
             seen.append(json.loads(process.stdout.readline()))
     finally:

@@ -6,6 +6,9 @@ import anyio
 import pytest
 
 from apikit import DIFFRACTION, IMAGING, a_desktop, api_client, clock_of, events_of, make_ready, put_guest
+from beamdesk.app import guests
+from beamdesk.domain.desktop import Phase
+from beamdesk.protocol.guest import Activity, Report, Step, StepName, StepState
 
 pytestmark = pytest.mark.anyio
 BODY = {"experiment": IMAGING, "image": "imaging", "flavor": "small", "name": "Sandstone"}
@@ -114,11 +117,9 @@ async def test_what_has_not_changed_is_not_sent_again(app):
 
 
 async def test_a_step_that_went_by_is_news_but_does_not_refuse_a_change(app):
-    from beamdesk.app import guests
-    from beamdesk.protocol.guest import Activity, Report, Step, StepName, StepState
-
     desktop_id = (await a_desktop(app)).desktop.id
     await put_guest(app, desktop_id, "nonce")
+    await make_ready(app, desktop_id, Phase.BOOTING)
     async with api_client(app) as client:
         identity = await guests.enrol(app, "nonce")
         tag = (await client.get(f"/desktops/{desktop_id}")).headers["etag"]
