@@ -101,6 +101,11 @@ async function extend() {
   stream.focus();
 }
 
+/** @param {boolean} on */
+function labelSound(on) {
+  label(element("sound"), on, say(on ? "sound_off" : "sound_on"));
+}
+
 function wire() {
   stream.addEventListener("picture", onPicture);
   stream.addEventListener("lost", /** @type {any} */ (onLost));
@@ -114,12 +119,16 @@ function wire() {
   stream.addEventListener("sound", (/** @type {any} */ event) => {
     const { on, possible } = event.detail;
     if (possible !== undefined) element("sound").hidden = !possible;
-    if (on !== undefined) label(element("sound"), on, say(on ? "sound_off" : "sound_on"));
+    if (on !== undefined) labelSound(on);
   });
   session.addEventListener("look", judge);
   session.addEventListener("tick", onTick);
   bar.onHide = () => stream.focus();
-  element("sound").addEventListener("click", () => stream.setSound(element("sound").dataset.on !== "true"));
+  element("sound").addEventListener("click", () => {
+    const on = element("sound").dataset.on !== "true";
+    stream.setSound(on);
+    labelSound(on); // the server's word comes later, and counts
+  });
   element("keyboard").addEventListener("click", () => stream.showKeyboard());
   element("extend").addEventListener("click", extend);
   element("toast-extend").addEventListener("click", extend);
