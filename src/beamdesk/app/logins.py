@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import ceil
 
-from beamdesk.app.audit import audited
 from beamdesk.app.context import App
 from beamdesk.app.limits import RateLimit
 from beamdesk.domain.errors import NotSignedIn, TooManyRequests
@@ -42,13 +41,24 @@ async def sign_in(app: App, login: str, password: str, *, kind: str, address: st
     """
     buckets = ((app.limits.sign_in_login, login.casefold()[:64]), (app.limits.sign_in_address, address))
     _count_attempt(app, buckets)
-    async with audited(app, "sign_in", kind=EventKind.SIGN_IN_REFUSED):
-        person_id = await app.sign_in.verify(login, password) if app.sign_in else None
-        if person_id is None:
-            raise NotSignedIn("The name or the password is wrong. Check both and try again.", field="password")
+    person_id = await app.sign_in.verify(login, password) if app.sign_in else None
+    if person_id is None:
+        await _record_refusal(app, login)
+        raise NotSignedIn("The name or the password is wrong. Check both and try again.", field="password")
     for limit, key in buckets:
         limit.give_back(key, app.clock.now())
     return await open_login(app, person_id, kind=kind)
+
+
+async def _record_refusal(app: App, login: str) -> None:
+    """Record it for the person of that name, who may want to know. What was typed is not kept: it may be a password."""
+    async with app.store.begin(write=True) as tx:
+        sensible = login.isascii() and login.isprintable()
+        person = await tx.people.person_by_login(login) if sensible else None
+        data = {"action": "sign_in", "code": NotSignedIn.code}
+        await tx.events.add(
+            app.clock.now(), NewEvent(EventKind.SIGN_IN_REFUSED, owner=person.id if person else None, data=dict(data))
+        )
 
 
 def _count_attempt(app: App, buckets: tuple[tuple[RateLimit, str], ...]) -> None:

@@ -6,6 +6,8 @@ import logging
 import pytest
 
 from apikit import IMAGING, ORIGIN, PASSWORD, a_desktop, api_client, events_of, make_ready, signed_in
+from beamdesk.api import events
+from beamdesk.app import logins
 
 pytestmark = pytest.mark.anyio
 BODY = {"experiment": IMAGING, "image": "imaging", "flavor": "small"}
@@ -162,3 +164,15 @@ async def test_no_secret_reaches_logs_events_or_error_texts(app, caplog, capfd):
 
 
 JSON = {"Content-Type": "application/json"}
+
+
+async def test_a_quiet_stream_says_that_it_lives(app, monkeypatch):
+    monkeypatch.setattr(events, "HEARTBEAT_S", 0.02)
+    fresh = await signed_in(app, "ada")
+    lines = events._lines(app, fresh.secret, fresh.caller, None, None)
+    assert await anext(lines) == "retry: 1000\n\n"
+    assert [await anext(lines) for _ in range(3)] == [": nothing new\n\n"] * 3
+    await logins.sign_out(app, fresh.caller)
+    with anyio.fail_after(5):
+        rest = [line async for line in lines]
+    assert all("login.ended" in line for line in rest if "event:" in line)

@@ -17,11 +17,22 @@ async def test_the_right_password_signs_in(app):
     assert [event.actor for event in await events_of(app, "login.created")] == ["ada"]
 
 
-@pytest.mark.parametrize(("login", "password"), [("ada", "wrong"), ("nobody", PASSWORD), ("", ""), ("ada\x00", PASSWORD)])
+@pytest.mark.parametrize(
+    ("login", "password"), [("ada", "wrong"), ("nobody", PASSWORD), ("", ""), ("ada\x00", PASSWORD), ("\ud800", "x")]
+)
 async def test_a_wrong_name_or_password_is_refused_alike_and_recorded(app, login, password):
     with pytest.raises(NotSignedIn, match="The name or the password is wrong"):
         await sign_in(app, login, password, kind="cli")
     assert len(await events_of(app, "login.refused")) == 1
+
+
+async def test_people_see_that_somebody_failed_to_sign_in_as_them(app):
+    with pytest.raises(NotSignedIn):
+        await sign_in(app, "ada", "wrong", kind="cli")
+    with pytest.raises(NotSignedIn):
+        await sign_in(app, "canary-typed-into-the-wrong-field", "x", kind="cli")
+    assert [event.owner for event in await events_of(app, "login.refused")] == ["ada", None]
+    assert "canary" not in repr(await events_of(app))
 
 
 async def test_a_site_without_password_sign_in_refuses(tmp_path):
