@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -299,6 +299,7 @@ class Stage:
     clock: Clock
     settings: GatewaySettings
     connect_port: int = 0
+    connector: Callable[[Stage], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]] | None = None
     open_sockets: list[asyncio.StreamWriter] = field(default_factory=list)
 
     @property
@@ -312,6 +313,8 @@ class Stage:
         return (await connect(self.app, await self.caller(person), self.desktop.id)).ticket
 
     async def raw(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self.connector is not None:
+            return await self.connector(self)
         reader, writer = await asyncio.open_connection("127.0.0.1", self.connect_port or self.port)
         self.open_sockets.append(writer)
         return reader, writer
