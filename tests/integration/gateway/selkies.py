@@ -18,7 +18,7 @@ _LAYERS = Path("/var/cache/beamdesk/images/layers")
 def find_selkies() -> Path:
     """Return the virtual environment of the streaming server: of `BEAMDESK_TEST_SELKIES`, or of a built image."""
     given = os.environ.get("BEAMDESK_TEST_SELKIES")
-    candidates = [Path(given)] if given else sorted(_LAYERS.glob("*/**/opt/selkies"), key=lambda path: path.stat().st_mtime)
+    candidates = [Path(given)] if given else sorted(_LAYERS.glob("*/opt/selkies"), key=lambda path: path.stat().st_mtime)
     for candidate in reversed(candidates):
         if (candidate / "bin/python3").exists():
             return candidate
