@@ -3,6 +3,7 @@
 import json
 import logging
 
+import anyio
 import pytest
 
 from apikit import IMAGING, ORIGIN, PASSWORD, a_desktop, api_client, events_of, make_ready, signed_in
