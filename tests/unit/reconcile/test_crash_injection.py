@@ -21,7 +21,7 @@ from beamdesk.adapters.sql.store import SqlStore
 from engine_schedule import SCHEDULES, play
 from engine_stage import open_stage
 
-EXAMPLES = int(os.environ.get("BEAMDESK_TEST_EXAMPLES", "15"))
+EXAMPLES = int(os.environ.get("BEAMDESK_TEST_EXAMPLES", "10"))
 _SETTINGS = settings(
     max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
