@@ -60,15 +60,15 @@ def make_engines(url: str) -> Engines:
     if parsed.drivername == "postgresql+psycopg":
         arguments = {"connect_timeout": 5, "options": _POSTGRES_LIMITS, "application_name": "beamdesk"}
         engine = create_async_engine(
-            parsed, pool_size=8, max_overflow=4, pool_timeout=10, pool_pre_ping=True, connect_args=arguments
+            parsed, pool_size=8, max_overflow=4, pool_timeout=10, pool_pre_ping=True, hide_parameters=True, connect_args=arguments
         )
         return Engines(parsed, engine, engine, None)
     if parsed.drivername != "sqlite+aiosqlite" or not parsed.database or parsed.database == ":memory:":
         raise ConfigurationError("The database URL must be sqlite+aiosqlite:///FILE or postgresql+psycopg://...")
     path = Path(parsed.database)
     _create_file(path)
-    write = create_async_engine(parsed, pool_size=1, max_overflow=0, pool_timeout=30)
-    read = create_async_engine(parsed, pool_size=4, max_overflow=0, pool_timeout=30)
+    write = create_async_engine(parsed, pool_size=1, max_overflow=0, pool_timeout=30, hide_parameters=True)
+    read = create_async_engine(parsed, pool_size=4, max_overflow=0, pool_timeout=30, hide_parameters=True)
     _prepare_sqlite(write, "BEGIN IMMEDIATE", ())
     _prepare_sqlite(read, "BEGIN", ("PRAGMA query_only=ON",))
     return Engines(parsed, write, read, path)
