@@ -1,4 +1,4 @@
-"""Experiments as the user office tells of them. A change of a team takes effect at once: who left loses streams and desktops' use."""
+"""Experiments as the user office tells of them. A change of a team takes effect at once: who left loses streams and desktops."""
 
 from __future__ import annotations
 
