@@ -1,7 +1,8 @@
 """Exhaustive where the property test is random: one life of a desktop, disturbed once, at every gate of every kind of pass.
 
 `crash`: the reconciler dies there. `overtaken`: it is held there until its claim has expired and another has done all the work; then it
-goes on, a zombie. Both for a cloud that refuses duplicates and for one that makes them.
+goes on, a zombie. `deleted`: the same, and meanwhile the desktop was deleted to its last trace. For a cloud that refuses duplicates and
+for one that makes them.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class Life:
         for _ in range(300):
             if await self._phase() is _ENDS[desired]:
                 return
+            if await self._phase() is None:
+                return  # deleted before its time
             await self._pass((desired, await self._phase()))
             self.stage.clock.advance(0.25)
             await self.stage.guests.tick()
@@ -77,6 +80,8 @@ class Life:
         if self._how == "crash":
             await actor.go(Crash())
             return
+        if self._how == "deleted":
+            await self.stage.want(0, Desired.DELETED)
         for _ in range(12):
             await self.stage.whole_pass(1)
             self.stage.clock.advance(0.4)
@@ -113,13 +118,13 @@ def _disturb_each(folder: Path, how: str, *, racy: bool, which: str) -> None:
                 raise AssertionError(f"{how} at gate {number} ({gate}): {error}") from error
 
 
-@pytest.mark.parametrize(("how", "racy"), [("crash", False), ("overtaken", True)])
+@pytest.mark.parametrize(("how", "racy"), [("crash", False), ("overtaken", True), ("deleted", False)])
 def test_a_life_disturbed_at_any_write_to_the_cloud_ends_as_desired(tmp_path: Path, how: str, racy: bool) -> None:
     _disturb_each(tmp_path, how, racy=racy, which="write")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("racy", [False, True], ids=["unique names", "duplicates possible"])
-@pytest.mark.parametrize("how", ["crash", "overtaken"])
+@pytest.mark.parametrize("how", ["crash", "overtaken", "deleted"])
 def test_a_life_disturbed_at_any_gate_ends_as_desired(tmp_path: Path, how: str, racy: bool) -> None:
     _disturb_each(tmp_path, how, racy=racy, which="")
