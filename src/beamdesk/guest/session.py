@@ -155,8 +155,7 @@ class Session:
         return self._set(StepName.DISPLAY, StepState.DONE)
 
     def _display_missing(self, why: str = "") -> None:
-        cause = self._supervisor.cause("xserver")
-        self._set(StepName.DISPLAY, StepState.RUNNING, f"the X server {cause}" if cause else "")
+        self._set(StepName.DISPLAY, StepState.RUNNING, self._supervisor.explained("xserver"))
         if self._supervisor.process("xserver") and self._clock() - self._display_since > _DISPLAY_LIMIT_S:
             self._display_since = self._clock()
             self._kill("xserver", why or "does not answer")
@@ -171,15 +170,14 @@ class Session:
         if not missing:
             self._set(StepName.DESKTOP, StepState.DONE)
             return
-        causes = [f"{name} {cause}" for name in ("wm", "desktop", "panel") if (cause := self._supervisor.cause(name))]
-        self._set(StepName.DESKTOP, StepState.RUNNING, "; ".join(causes) or f"waiting for {missing}")
+        causes = "; ".join(filter(None, map(self._supervisor.explained, ("wm", "desktop", "panel"))))
+        self._set(StepName.DESKTOP, StepState.RUNNING, causes or f"waiting for {missing}")
 
     def _look_at_stream(self) -> None:
         listen = self._identity.stream.listen
         if self._supervisor.process("stream") is None:
-            cause = self._supervisor.cause("stream")
-            state = StepState.RUNNING if cause else StepState.WAITING
-            self._set(StepName.STREAM, state, f"the streaming server {cause}" if cause else "")
+            cause = self._supervisor.explained("stream")
+            self._set(StepName.STREAM, StepState.RUNNING if cause else StepState.WAITING, cause)
         elif self._progress.state(StepName.STREAM) is not StepState.DONE:
             stream.open_to_gateway(listen)
             done = stream.accepts(listen)

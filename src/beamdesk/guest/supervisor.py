@@ -110,6 +110,11 @@ class Supervisor:
         """Return why ``name`` is not running, in plain words; empty if it has not ended lately."""
         return next((slot.cause for slot in self._slots if slot.component.name == name and slot.process is None), "")
 
+    def explained(self, name: str) -> str:
+        """Return :meth:`cause` as a sentence about the program; empty if there is none."""
+        titles = {slot.component.name: slot.component.title for slot in self._slots}
+        return f"{titles[name]} {cause}" if (cause := self.cause(name)) else ""
+
     def failure(self) -> str:
         """Return the cause if a program ends again and again; empty otherwise. Programs that lived on for a while are forgiven."""
         for slot in self._slots:

@@ -230,12 +230,17 @@ def test_a_program_that_hangs_is_replaced(running, program, step):
     down_and_up(running, step)
 
 
-def test_sound_comes_back(running):
-    os.kill(running.find("pulseaudio"), signal.SIGKILL)
+def wait_for_sound(container):
     end = time.monotonic() + REPAIR_S
-    while "output" not in running.enter(["pactl", "info"]).stdout:
+    while "output" not in container.enter(["pactl", "info"]).stdout:
         assert time.monotonic() < end
         time.sleep(0.2)
+
+
+def test_sound_comes_back(running):
+    wait_for_sound(running)
+    os.kill(running.find("pulseaudio"), signal.SIGKILL)
+    wait_for_sound(running)
 
 
 # -- beginning and end, each on a desktop of its own
@@ -289,7 +294,8 @@ def test_a_program_that_cannot_live_is_a_failure_with_its_cause(start):
         failure = container.api.wait_for(lambda api: api.reports[-1][1].failure, REPAIR_S)
         assert "window manager" in failure
         assert "no theme found" in failure
-        assert container.api.latest()[StepName.DESKTOP].state is StepState.FAILED
+        container.api.wait_for(lambda api: api.latest()[StepName.DESKTOP].state is StepState.FAILED, 3)
+        assert "the window manager" in container.api.latest()[StepName.DESKTOP].detail
 
 
 def test_writable_raw_data_are_reported_and_nothing_is_started(start):
