@@ -24,6 +24,8 @@ _TONES = {
     Phase.FAILED: "failed",
 }
 _QUIET_REASONS = {Reason.NONE, Reason.USER}
+_NO_CLOCK = {Phase.QUEUED, Phase.FAILED, Phase.STOPPED}
+"""Waiting in line does not use up the time; failed and stopped desktops have none."""
 _CRITICAL = timedelta(minutes=5)
 _SOON = timedelta(minutes=30)
 
@@ -137,7 +139,7 @@ def _line(desktop: Desktop, say: Say) -> Line | None:
 
 
 def _time_left(desktop: Desktop, say: Say) -> TimeLeft | None:
-    if desktop.desired is not Desired.RUNNING or desktop.phase in {Phase.FAILED, Phase.STOPPED}:
+    if desktop.desired is not Desired.RUNNING or desktop.phase in _NO_CLOCK:
         return None
     left = desktop.lease_ends_at - say.now
     level = "critical" if left <= _CRITICAL else "soon" if left <= _SOON else "calm"

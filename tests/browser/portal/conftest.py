@@ -69,7 +69,9 @@ def open_page(chromium: Browser, world: World) -> Iterator[Open]:
             return page
 
         yield open_one
-        expected = re.compile(r"status of 40\d")  # the browser tells of every refusal, also of one that a test asks for
+        expected = re.compile(
+            r"status of 40\d|net::ERR_|htmx:.*(network error|Failed to fetch)"
+        )  # told by the browser also where a test asks for it
         serious = [text for text in problems if not expected.search(text)]
         assert not serious
 

@@ -231,6 +231,30 @@ def test_a_failure_shows_its_cause_while_one_watches(world: World, open_page: Op
     expect(page.locator(".status .pill")).to_have_text("Ready", timeout=20_000)
 
 
+def test_after_a_restart_of_the_server_the_page_is_live_again(world: World, open_page: Open) -> None:
+    page = open_page()
+    mark(page)
+    world.__exit__()
+    expect(page.locator("#offline")).to_be_visible(timeout=15_000)
+    world.__enter__()
+    expect(page.locator("#offline")).to_be_hidden(timeout=30_000)
+    applied(world)
+    expect(card(page)).to_have_count(1)
+    assert_not_reloaded(page)
+
+
+def test_a_stream_that_does_not_open_is_tried_again(world: World, open_page: Open) -> None:
+    page = open_page()
+    page.route("**/live*", lambda route: route.abort(), times=1)
+    page.goto("/desktops")
+    expect(page.locator("#offline")).to_be_visible()
+    expect(page.locator("#offline")).to_be_hidden(timeout=15_000)
+    mark(page)
+    applied(world)
+    expect(card(page)).to_have_count(1)
+    assert_not_reloaded(page)
+
+
 def test_signing_out_in_one_tab_ends_the_other(open_page: Open) -> None:
     first = open_page()
     second = first.context.new_page()

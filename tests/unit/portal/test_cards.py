@@ -109,6 +109,10 @@ def test_the_end_comes_with_a_warning(minutes: int, level: str) -> None:
     assert left.level == level
 
 
+def test_waiting_in_line_uses_up_no_time() -> None:
+    assert card_of(phase=Phase.QUEUED).time_left is None
+
+
 def test_the_screen_is_shown_only_to_those_who_may_open_it() -> None:
     assert card_of(phase=Phase.READY).shows_screen
     assert not card_of(frozenset({Action.SEE, Action.STOP}), phase=Phase.READY).shows_screen

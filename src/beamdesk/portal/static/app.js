@@ -27,6 +27,16 @@ document.addEventListener("htmx:sse:error", (event) => {
   if (event.detail?.status === 401) toSignIn();
   else if (!document.hidden) $("#offline").hidden = false;
 });
+// The extension connects again by itself, but not when the very first attempt fails.
+function connectLater(event) {
+  if (leaving || !event.detail?.ctx?.request?.action?.startsWith("/live")) return;
+  if (event.detail.ctx.response?.status === 401) { toSignIn(); return; }
+  $("#offline").hidden = false;
+  const address = document.body.getAttribute("hx-sse:connect");
+  setTimeout(() => window.htmx.ajax("GET", address, { source: document.body }), 4000 + Math.random() * 2000);
+}
+document.addEventListener("htmx:error", connectLater);
+document.addEventListener("htmx:response:error", connectLater);
 let leaving = false;
 window.addEventListener("beforeunload", () => { leaving = true; });
 function toSignIn() {
