@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import sys
 import threading
 
 import pytest
@@ -143,43 +145,52 @@ def test_a_floating_server_is_charged_to_the_emptiest_node_first() -> None:
 
 
 def run_cycles(cycles: int, workers: int) -> HostTable:
-    """Let several threads decide, claim and release at once; decisions grow old between deciding and claiming."""
+    """Let several threads complete ``cycles`` claims and releases; decisions grow old between deciding and claiming."""
     table = a_table(a_card(0), a_card(1), a_card(2), hosts=3)
     failures: list[str] = []
+    conflicts: list[str] = []
     held: dict[tuple[str, str], str] = {}
     guard = threading.Lock()
 
     def work(worker: int) -> None:
         chance = random.Random(worker)
         scheduler = Scheduler(table, make("beamdesk", table))
-        decision = None
-        for number in range(cycles // workers):
-            name = f"w{worker}-{number}"
+        decision, done = None, 0
+        while done < cycles // workers:
             if decision is None or decision.host is None or chance.random() < 0.05:
                 decision = scheduler.decide(Request(f"w{worker}", 1000, 1024, cards=CardDemand(chance.choice([1, 1, 2]))))
                 if decision.host is None:
                     continue
-            wanted = Claim(name, decision.host, 1000, 1024, grants=decision.grants)
+            wanted = Claim(f"w{worker}-{done}", decision.host, 1000, 1024, grants=decision.grants)
             try:
                 claim(table, wanted)
             except NotFree:
+                conflicts.append(wanted.id)
                 decision = None
                 continue
             mine = [(wanted.host, grant.address) for grant in wanted.grants]
             with guard:
-                failures.extend(f"{one} is lent to {held[one]} and {name}" for one in mine if one in held)
-                held.update(dict.fromkeys(mine, name))
+                failures.extend(f"{one} is lent to {held[one]} and {wanted.id}" for one in mine if one in held)
+                held.update(dict.fromkeys(mine, wanted.id))
+            if chance.random() < 0.1:
+                os.sched_yield()
             with guard:
                 for one in mine:
                     held.pop(one, None)
-            release(table, name, leave=CardState.FREE)
+            release(table, wanted.id, leave=CardState.FREE)
+            done += 1
 
+    # Threads change places often, in the middle of things.
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
     threads = [threading.Thread(target=work, args=(worker,)) for worker in range(workers)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    sys.setswitchinterval(before)
     assert failures == []
+    assert conflicts, "no two threads ever wanted one card: this proves nothing"
     return table
 
 

@@ -82,6 +82,7 @@ def forget(table: HostTable, oracle: Oracle, claim_id: str) -> None:
     oracle.claims = [claim for claim in oracle.claims if claim.id != claim_id]
 
 
+@pytest.mark.heavy
 @QUICK
 @given(st.data())
 def test_core_and_brute_force_agree(data: st.DataObject) -> None:

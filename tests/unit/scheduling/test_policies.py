@@ -233,6 +233,7 @@ def plain_fragment(facts: HostFacts, cpu: int, memory: int, idle: dict[str, int]
     return result
 
 
+@pytest.mark.heavy
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_fragmentation_and_its_gradient_are_those_of_the_definition(data: st.DataObject) -> None:

@@ -116,6 +116,7 @@ def test_a_file_that_is_no_workload_is_refused(tmp_path: Path, header: str) -> N
         workload.read(tmp_path / "w.jsonl")
 
 
+@pytest.mark.heavy
 def test_the_command_replays_openb_and_draws(folder: Path, tmp_path: Path) -> None:
     output = run("replay", "--trace", str(folder), "--policy", "fgd", "--policy", "heps", "--out", str(tmp_path / "curve"))
     assert [line.split()[0] for line in output.splitlines()[2:4]] == ["fgd", "heps"]
