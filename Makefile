@@ -6,6 +6,7 @@ VENV := .venv
 PYTHON ?= /usr/bin/python3
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 RUN := $(VENV)/bin/
+REAL := root or postgres or browser or desktop
 
 .PHONY: help up down status dev check format test bench clean
 
@@ -45,7 +46,8 @@ test: ## everything that this machine can run, real parts included
 	@$(SUDO) deploy/setup packages
 	@$(MAKE) --no-print-directory check
 	@$(SUDO) env BEAMDESK_PREFIX=$(PREFIX) deploy/setup images
-	@$(RUN)pytest tests -m "root or postgres or browser or desktop"
+	@$(RUN)pytest tests/unit tests/contract -m "($(REAL) or heavy) and not slow"
+	@$(RUN)pytest tests/integration tests/migration tests/browser tests/acceptance -m "not slow" --durations=10
 
 bench: dev ## numbers beside their peers, in the same run
 	@$(SUDO) deploy/setup packages

@@ -318,6 +318,7 @@ async def test_a_folder_replaced_by_a_link_meanwhile_leads_nowhere(direct: Case)
         await direct.files.open(direct.account, FOLDER, "swap/scan.nxs")
 
 
+@pytest.mark.heavy
 async def test_a_hundred_thousand_entries_are_one_page_at_a_time(direct: Case) -> None:
     many = direct.root / FOLDER / "many"
     many.mkdir()

@@ -44,6 +44,7 @@ PROBLEMS: Final[dict[str, tuple[int, str]]] = {
     "cloud_refused": (502, "The cloud refused"),
     "cloud_unavailable": (503, "The cloud does not answer"),
     "store_unavailable": (503, "The database does not answer"),
+    "stream_unavailable": (503, "The desktop's picture does not answer"),
 }
 
 _BY_STATUS: Final = {

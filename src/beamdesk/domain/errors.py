@@ -16,6 +16,7 @@
     │   ├── CloudRefused     cloud_refused      a definite no, with the cause
     │   └── NotSupported     not_supported      this machine or cloud cannot do it
     ├── StoreUnavailable     store_unavailable
+    ├── StreamUnavailable    stream_unavailable the desktop's streaming server does not answer
     └── ConfigurationError   configuration
 
 A code never changes once released. ``message`` is shown to people: it says what happened and what to do next.
@@ -130,6 +131,13 @@ class StoreUnavailable(BeamdeskError):
     """The database does not answer."""
 
     code = "store_unavailable"
+    retryable = True
+
+
+class StreamUnavailable(BeamdeskError):
+    """The desktop's stream server does not answer as one."""
+
+    code = "stream_unavailable"
     retryable = True
 
 

@@ -11,13 +11,13 @@ from typing import Protocol, cast
 import structlog
 
 from beamdesk.app.connections import Attached
+from beamdesk.domain.errors import StreamUnavailable
 from beamdesk.gateway.config import GatewaySettings
 from beamdesk.gateway.head import Head, HttpError, parse_head
 from beamdesk.gateway.relay import tie, tune
 from beamdesk.gateway.reply import Reply, switching_protocols
 from beamdesk.gateway.site import Site, Upgrade
 from beamdesk.gateway.streams import Stream, Streams
-from beamdesk.gateway.upstream import StreamUnavailable
 
 _log = structlog.get_logger("beamdesk.gateway")
 _END = b"\r\n\r\n"

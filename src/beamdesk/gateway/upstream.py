@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
-from beamdesk.domain.errors import BeamdeskError
+from beamdesk.domain.errors import StreamUnavailable
 from beamdesk.domain.ids import SessionId
 from beamdesk.domain.session import Session
 from beamdesk.gateway.config import Limits
@@ -26,13 +26,6 @@ from beamdesk.gateway.head import parse_response_head
 from beamdesk.gateway.reply import websocket_accept
 
 _CONTEXT = b"beamdesk stream session\0"
-
-
-class StreamUnavailable(BeamdeskError):
-    """The desktop's stream server does not answer as one."""
-
-    code = "stream_unavailable"
-    retryable = True
 
 
 def session_token(stream_secret: str, session_id: SessionId) -> str:

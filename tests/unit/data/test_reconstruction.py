@@ -20,6 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "deploy/science"))
 from beamdesk_science import cli, numerics, output, pipeline
 from beamdesk_science.scan import Rows, Scan, ScanError, find_newest
 
+pytestmark = pytest.mark.heavy
+
 SIZE = 96
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from beamdesk.domain.errors import StreamUnavailable
 from beamdesk.domain.ids import SessionId
-from beamdesk.gateway.upstream import StreamUnavailable, connect_socket, open_socket_path, session_token
+from beamdesk.gateway.upstream import connect_socket, open_socket_path, session_token
 
 
 @pytest.fixture

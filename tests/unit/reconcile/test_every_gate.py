@@ -118,6 +118,7 @@ def _disturb_each(folder: Path, how: str, *, racy: bool, which: str) -> None:
                 raise AssertionError(f"{how} at gate {number} ({gate}): {error}") from error
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("how", "racy"), [("crash", False), ("overtaken", True), ("deleted", False)])
 def test_a_life_disturbed_at_any_write_to_the_cloud_ends_as_desired(tmp_path: Path, how: str, racy: bool) -> None:
     _disturb_each(tmp_path, how, racy=racy, which="write")

@@ -88,6 +88,7 @@ async def _run(template: Path, lies: list[str]) -> None:
             await store.close()
 
 
+@pytest.mark.heavy
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(lies=LIES)
 def test_lists_that_lie_disturb_nobody(template: Path, lies: list[str]) -> None:

@@ -169,3 +169,24 @@ async def test_a_delete_that_fails_is_not_recorded_as_done(stage: Stage, store: 
     assert await stage.settle() == []
     assert (stage.cloud.world.state.servers, stage.cloud.world.state.homes) == ({}, {})
     assert (await kinds(store))[-1] is EventKind.DESKTOP_DELETED
+
+
+async def test_a_zombie_cannot_replace_the_guest_of_a_running_desktop(stage: Stage, store: SqlStore) -> None:
+    await stage.apply_for(0)
+    while True:  # until it has its share and is about to write the guest down
+        await stage.step(0)
+        async with store.begin() as tx:
+            if (await tx.desktops.get(FIRST)).admitted:
+                break
+    stage.clock.advance(16)
+    for _ in range(12):
+        await stage.whole_pass(1)
+        stage.clock.advance(0.3)
+        await stage.guests.tick()
+    async with store.begin() as tx:
+        assert (await tx.desktops.get(FIRST)).phase is Phase.READY
+        guest = await tx.guests.get(FIRST)
+    await stage.finish()
+    async with store.begin() as tx:
+        assert await tx.guests.get(FIRST) == guest
+    assert stage.cloud.world.state.created == 1
