@@ -20,7 +20,7 @@ async def show(visit: Visit) -> Response:
     target = safe_next(visit.query("next"))
     if visit.signed_in is not None:
         return redirect(target)
-    return _form(visit, target, ended=visit.query("ended") == "1" and target != "/desktops")
+    return _form(visit, target, ended=visit.query("ended") == "1")
 
 
 async def submit(visit: Visit) -> Response:

@@ -184,7 +184,7 @@ class Site:
         return endpoint
 
     def action(self, handler: Handler, *, public: bool = False) -> Endpoint:
-        """Wrap a handler that changes something: own origin, bounded form, token of the login."""
+        """Wrap a handler that changes something: own origin, bounded form, and token of the login where one is needed."""
 
         async def endpoint(request: Request) -> Response:
             return await self._answer(request, handler, public=public, changes=True)
@@ -199,7 +199,7 @@ class Site:
             visit = await self._visit(request, form=await read_form(request) if changes else {})
             if not public:
                 _ = visit.caller
-            if changes and visit.signed_in is not None:
+            if changes and not public:
                 check_csrf(visit.secret, visit.form)
             return await handler(visit)
         except NotSignedIn as error:
@@ -233,7 +233,8 @@ class Site:
         url = visit.request.url
         here = f"{url.path}?{url.query}" if url.query else url.path
         came_from = safe_next(here if visit.request.method in {"GET", "HEAD"} and not visit.partial else None)
-        target = "/sign-in?" + urlencode({"next": came_from, "ended": "1"} if visit.request.cookies else {"next": came_from})
+        ended = {"ended": "1"} if session_cookie(self.settings) in visit.request.cookies else {}
+        target = "/sign-in?" + urlencode({"next": came_from, **ended})
         if visit.partial:
             return Response(status_code=HTTPStatus.UNAUTHORIZED, headers={"HX-Redirect": target})
         return RedirectResponse(target, HTTPStatus.SEE_OTHER)
