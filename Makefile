@@ -37,7 +37,7 @@ check: dev ## format, lint, types, imports, unit tests and contracts on fakes: u
 	@$(RUN)ruff format --check -q . && $(RUN)ruff check -q .
 	@$(RUN)mypy --no-error-summary
 	@$(RUN)lint-imports --no-cache >/tmp/beamdesk-imports.log || { cat /tmp/beamdesk-imports.log; exit 1; }
-	@$(RUN)pytest tests/unit tests/contract -m "not root and not postgres and not browser and not desktop and not slow"
+	@$(RUN)pytest tests/unit tests/contract -n 2 -m "not ($(REAL) or heavy or slow)"
 
 format: dev ## format and mend what can be mended
 	@$(RUN)ruff format -q . && $(RUN)ruff check -q --fix .
