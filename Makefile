@@ -36,7 +36,7 @@ $(VENV)/installed: pyproject.toml requirements.lock requirements-dev.lock deploy
 check: dev ## format, lint, types, imports, unit tests and contracts on fakes: under a minute
 	@$(RUN)ruff format --check -q . && $(RUN)ruff check -q .
 	@$(RUN)mypy --no-error-summary
-	@$(RUN)lint-imports --no-cache >/tmp/beamdesk-imports.log || { cat /tmp/beamdesk-imports.log; exit 1; }
+	@output=$$($(RUN)lint-imports --no-cache 2>&1) || { echo "$$output"; exit 1; }
 	@$(RUN)pytest tests/unit tests/contract -n 2 -m "not ($(REAL) or heavy or slow)"
 
 format: dev ## format and mend what can be mended
