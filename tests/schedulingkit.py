@@ -143,12 +143,12 @@ class Oracle:
         here = self.on(host)
         if request.disk_gib and request.disk_gib > host.disk_gib - sum(claim.disk_gib for claim in here):
             return False
-        until = math.inf if request.until is None else max(now, request.until)
+        until = math.inf if request.until is None or request.until <= now else request.until
         mine = [booking for booking in self.bookings if booking.host == host.name]
         moments = {now} | {booking.start for booking in mine if now < booking.start < until}
         for moment in moments:
             there = [claim for claim in here if claim.until is None or claim.until <= now or claim.until > moment]
-            promised = [one for one in mine if one.start <= moment < one.end and until > now]
+            promised = [one for one in mine if one.start <= moment < one.end]
             for name, total in (("cpu_milli", host.cpu_milli), ("memory_mib", host.memory_mib)):
                 used = sum(getattr(one, name) for one in (*there, *promised))
                 if getattr(request, name) and getattr(request, name) > total - used:
@@ -178,7 +178,7 @@ class Oracle:
         return any(not taken & set(range(start, start + wanted.span)) for start in wanted.starts)
 
     def has_cards(self, host: HostFacts, request: Request, now: float) -> bool:
-        until = math.inf if request.until is None else max(now, request.until)
+        until = math.inf if request.until is None or request.until <= now else request.until
         blocked = {
             address
             for one in self.bookings

@@ -100,7 +100,7 @@ class Scheduler:
             state = self.table.digest()
             if view.impossible is not None or (why := self._unknown_hosts(request)) is not None:
                 return Decision(self.policy.name, request, now, state, impossible=view.impossible or why)
-            window = Window(now, float("inf") if request.until is None else max(now, request.until), request.booking)
+            window = filters.window_of(request, now)
             view.refresh(request, window)
             reason = self._reasons(view)
             for name, bad in filters.placed_elsewhere(self.table, request):
@@ -134,7 +134,7 @@ class Scheduler:
             if row is None:
                 return None
             view = self._view(request)
-            view.refresh(request, Window(now, float("inf") if request.until is None else max(now, request.until), request.booking))
+            view.refresh(request, filters.window_of(request, now))
             if reason := int(self._reasons(view)[row]):
                 return _NAMES[reason - 1]
             return next((name for name, bad in filters.placed_elsewhere(self.table, request) if bad[row]), None)

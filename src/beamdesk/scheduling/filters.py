@@ -46,6 +46,15 @@ class Window:
     spent: str | None = None
 
 
+def window_of(request: Request, now: float) -> Window:
+    """Return the time that a request would hold its host. A lease that is over does not end anything: it counts as open.
+
+    The same rule as for servers that outstay their lease (`bookings.least_free`); else such a request could take what is booked.
+    """
+    until = float("inf") if request.until is None or request.until <= now else request.until
+    return Window(now, until, request.booking)
+
+
 def refusals(table: HostTable, request: Request, at: Ints, window: Window) -> tuple[Ints, Rows, Bools]:
     """Return for the rows ``at`` the code of the first reason against each (0 = none), their state, and the cards that fit."""
     promised = {}

@@ -37,6 +37,16 @@ def test_a_lease_that_ends_when_the_booking_begins_is_fine_and_one_second_more_i
     assert scheduler.decide(replace(WANTED, until=300.0), 200.0).host == "h0"
 
 
+@pytest.mark.parametrize("cards", [None, CardDemand(2)])
+@pytest.mark.parametrize("now", [50.0, 100.0, 150.0])
+def test_a_lease_that_is_over_counts_as_open_and_takes_nothing_booked(now: float, cards: CardDemand | None) -> None:
+    table, scheduler = site()
+    add(table, BEAMTIME, now=0.0)
+    over = Request("d-1", 9000, 1024, cards=cards, until=now)
+    assert scheduler.decide(over, now).refusals == (("booked", 1),)
+    assert scheduler.decide(replace(over, until=None), now).refusals == (("booked", 1),)
+
+
 def test_a_booked_card_is_not_given_while_its_neighbour_is() -> None:
     table, scheduler = site()
     add(table, BEAMTIME, now=0.0)
