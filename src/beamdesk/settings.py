@@ -108,6 +108,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="BEAMDESK_", env_nested_delimiter="__", extra="forbid", frozen=True)
 
     site_name: str = Field(default="Beamdesk", min_length=1, max_length=40)
+    contact: str = Field(default="", max_length=200)
     state_dir: Path = Path("/var/lib/beamdesk")
     cache_dir: Path = Path("/var/cache/beamdesk")
     account: str = Field(default="beamdesk", pattern=r"^[a-z_][a-z0-9_-]{0,30}$")

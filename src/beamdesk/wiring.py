@@ -202,7 +202,7 @@ def _web(app: App, data: Data, settings: Settings) -> Starlette:
         from beamdesk.adapters.demo.people import PEOPLE
 
         hint = DemoHint(tuple((person.login, person.full_name) for person in PEOPLE))
-    portal = PortalSettings(portal_origin=settings.origin, site_name=settings.site_name, demo_hint=hint)
+    portal = PortalSettings(settings.origin, hint, settings.site_name, settings.contact)
     return Starlette(
         routes=[
             Route("/healthz", _healthy),

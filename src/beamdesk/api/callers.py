@@ -15,7 +15,7 @@ from fastapi.security import APIKeyCookie, HTTPBearer
 
 from beamdesk.app.audit import audited
 from beamdesk.app.context import App
-from beamdesk.app.logins import Caller, identify
+from beamdesk.app.logins import Caller, identify, session_cookie
 from beamdesk.domain.errors import Forbidden, NotSignedIn
 from beamdesk.domain.ids import DesktopId, ExperimentId
 
@@ -28,7 +28,7 @@ _cookie_scheme = APIKeyCookie(
     name=SESSION_COOKIE,
     auto_error=False,
     scheme_name="session",
-    description="The portal's cookie; requests that change something need an `Origin` equal to the portal's.",
+    description="The portal's cookie (`__Host-beamdesk_session` by HTTPS); requests that change something need the portal's `Origin`.",
 )
 
 
@@ -57,7 +57,7 @@ def credential(request: Request) -> Credential:
         if match is None:
             raise NotSignedIn("Send the token of your sign-in as 'Authorization: Bearer TOKEN'.")
         return Credential(match[1], ambient=False)
-    cookie = request.cookies.get(SESSION_COOKIE, "")
+    cookie = request.cookies.get(session_cookie(request.app.state.beamdesk.portal_origin), "")
     if not cookie or len(cookie) > 128:
         raise NotSignedIn("Sign in first.")
     return Credential(cookie, ambient=True)

@@ -15,6 +15,11 @@ from beamdesk.domain.secrets import hash_secret
 from beamdesk.domain.session import Login
 
 
+def session_cookie(portal_origin: str) -> str:
+    """Return the name of the portal's cookie: by its prefix bound to host and path where browsers come by HTTPS (RFC 6265bis)."""
+    return "__Host-beamdesk_session" if portal_origin.startswith("https://") else "beamdesk_session"
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """A signed-in person and the login through which they ask."""

@@ -54,11 +54,6 @@ def file_headers() -> dict[str, str]:
     }
 
 
-def session_cookie(settings: PortalSettings) -> str:
-    """Return the name of the session cookie: bound to host and path by its prefix where the connection is secure."""
-    return "__Host-beamdesk_session" if settings.secure else "beamdesk_session"
-
-
 def csrf_token(secret: str) -> str:
     """Return the form token of a login: derived from its secret, so that it needs no storage and dies with the login."""
     return hmac.new(secret.encode(), b"beamdesk csrf v1", hashlib.sha256).hexdigest()

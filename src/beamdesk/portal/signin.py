@@ -9,7 +9,7 @@ from starlette.responses import Response
 from beamdesk.app import logins
 from beamdesk.domain.errors import NotSignedIn, TooManyRequests
 from beamdesk.portal.say import error_text
-from beamdesk.portal.security import safe_next, session_cookie
+from beamdesk.portal.security import safe_next
 from beamdesk.portal.site import Visit, redirect, render, status_of
 
 _LONGEST = 256
@@ -51,7 +51,9 @@ async def leave(visit: Visit) -> Response:
     await logins.sign_out(visit.app, visit.caller)
     answer = redirect("/sign-in?left=1")
     settings = visit.site.settings
-    answer.delete_cookie(session_cookie(settings), path="/", secure=settings.secure, httponly=True, samesite="lax")
+    answer.delete_cookie(
+        logins.session_cookie(settings.portal_origin), path="/", secure=settings.secure, httponly=True, samesite="lax"
+    )
     answer.headers["Clear-Site-Data"] = '"cache"'
     return answer
 
@@ -59,7 +61,7 @@ async def leave(visit: Visit) -> Response:
 def _set_session(visit: Visit, answer: Response, secret: str) -> None:
     settings = visit.site.settings
     answer.set_cookie(
-        session_cookie(settings),
+        logins.session_cookie(settings.portal_origin),
         secret,
         max_age=int(visit.app.rules.login_ttl.total_seconds()),
         path="/",

@@ -21,7 +21,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from beamdesk.app.context import App
 from beamdesk.app.data import Data
-from beamdesk.app.logins import Caller, identify
+from beamdesk.app.logins import Caller, identify, session_cookie
 from beamdesk.domain.errors import (
     BeamdeskError,
     CloudUnavailable,
@@ -47,7 +47,6 @@ from beamdesk.portal.security import (
     page_headers,
     read_form,
     safe_next,
-    session_cookie,
 )
 
 STATIC = Path(__file__).parent / "static"
@@ -212,7 +211,7 @@ class Site:
         return Visit(self, request, self._words(request, None), self._theme(request), None, "")
 
     async def _visit(self, request: Request, form: Mapping[str, str]) -> Visit:
-        secret = request.cookies.get(session_cookie(self.settings), "")
+        secret = request.cookies.get(session_cookie(self.settings.portal_origin), "")
         caller = None
         if secret:
             try:
@@ -233,7 +232,7 @@ class Site:
         url = visit.request.url
         here = f"{url.path}?{url.query}" if url.query else url.path
         came_from = safe_next(here if visit.request.method in {"GET", "HEAD"} and not visit.partial else None)
-        ended = {"ended": "1"} if session_cookie(self.settings) in visit.request.cookies else {}
+        ended = {"ended": "1"} if session_cookie(self.settings.portal_origin) in visit.request.cookies else {}
         target = "/sign-in?" + urlencode({"next": came_from, **ended})
         if visit.partial:
             return Response(status_code=HTTPStatus.UNAUTHORIZED, headers={"HX-Redirect": target})

@@ -1,5 +1,6 @@
 """Who is asking, forged requests, and other people's things."""
 
+import dataclasses
 import json
 import logging
 
@@ -95,6 +96,14 @@ async def test_a_page_of_the_portal_can_act_with_the_cookie(app):
     headers = {"Cookie": f"beamdesk_session={cookie}", "Origin": ORIGIN}
     async with api_client(app, None) as client:
         assert (await client.post("/desktops", json=BODY, headers=headers)).status_code == 201
+
+
+async def test_by_https_only_the_cookie_bound_to_host_and_path_counts(app):
+    secure = dataclasses.replace(app, portal_origin="https://portal.example")
+    cookie = (await signed_in(secure, "ada", kind="browser")).secret
+    async with api_client(secure, None) as client:
+        assert (await client.get("/me", headers={"Cookie": f"beamdesk_session={cookie}"})).status_code == 401
+        assert (await client.get("/me", headers={"Cookie": f"__Host-beamdesk_session={cookie}"})).status_code == 200
 
 
 FOREIGN = [
