@@ -28,7 +28,7 @@ _cookie_scheme = APIKeyCookie(
     name=SESSION_COOKIE,
     auto_error=False,
     scheme_name="session",
-    description="The portal's cookie (`__Host-beamdesk_session` by HTTPS); requests that change something need the portal's `Origin`.",
+    description="The portal's cookie (`__Host-beamdesk_session` by HTTPS); what changes something needs the portal's `Origin`.",
 )
 
 
