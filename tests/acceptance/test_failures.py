@@ -1,6 +1,7 @@
 """What goes wrong on a real deployment: each thing is told in one line, repaired, or ended without a trace, and no work is lost."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -158,9 +159,7 @@ def test_a_killed_service_is_started_again_and_the_desktop_goes_on(small, bob, d
 
 
 def test_nothing_runs_after_the_supervisor_was_killed_and_all_is_there_after_the_next_start(small, desktop):
-    (supervisor,) = [
-        pid for pid in small.processes() if Path(f"/proc/{pid}/cmdline").read_bytes().endswith(b"beamdesk.cli.main\0up\0")
-    ]
+    supervisor = json.loads((small.state / "supervisor.json").read_text())["pid"]
     os.kill(supervisor, signal.SIGKILL)
     until("nothing runs", lambda: not small.processes(), 15)
     assert str(small.state) not in Path("/proc/self/mountinfo").read_text()
