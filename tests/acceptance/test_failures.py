@@ -159,6 +159,7 @@ def test_a_killed_service_is_started_again_and_the_desktop_goes_on(small, bob, d
 
 
 def test_nothing_runs_after_the_supervisor_was_killed_and_all_is_there_after_the_next_start(small, desktop):
+    assert inside.run(desktop, "echo saved > /home/bob/work && sync /home/bob/work", uid=BOB).returncode == 0
     supervisor = json.loads((small.state / "supervisor.json").read_text())["pid"]
     os.kill(supervisor, signal.SIGKILL)
     until("nothing runs", lambda: not small.processes(), 15)
@@ -167,7 +168,7 @@ def test_nothing_runs_after_the_supervisor_was_killed_and_all_is_there_after_the
     small.start()
     with small.api("bob") as bob:
         _ready(bob, desktop)
-        assert inside.run(desktop, "cat /home/bob/note", uid=BOB).stdout == "kept\n"
+        assert inside.run(desktop, "cat /home/bob/work", uid=BOB).stdout == "saved\n"
 
 
 def test_delete_removes_home_and_container(small, bob, desktop):
