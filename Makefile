@@ -37,7 +37,7 @@ check: dev ## format, lint, types, imports, unit tests and contracts on fakes: u
 	@$(RUN)ruff format --check -q . && $(RUN)ruff check -q .
 	@$(RUN)mypy --no-error-summary
 	@output=$$($(RUN)lint-imports --no-cache 2>&1) || { echo "$$output"; exit 1; }
-	@$(RUN)pytest tests/unit tests/contract -n 2 -m "not ($(REAL) or heavy or slow)"
+	@$(RUN)pytest tests/unit tests/contract -n 2 --dist worksteal -m "not ($(REAL) or heavy or slow)"
 
 format: dev ## format and mend what can be mended
 	@$(RUN)ruff format -q . && $(RUN)ruff check -q --fix .

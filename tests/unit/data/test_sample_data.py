@@ -18,6 +18,8 @@ from beamdesk.adapters.demo.people import ADA, BOB, CHEN, DAQ_UID, DIFFRACTION, 
 from beamdesk.adapters.demo.phantom import Phantom, sandstone
 from beamdesk.domain.policy import may_read_data
 
+pytestmark = pytest.mark.heavy
+
 SMALL = tomography.Scan(size=64, projections=24, flats=6, darks=4)
 
 
