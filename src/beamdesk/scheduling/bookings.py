@@ -61,12 +61,17 @@ def add(table: HostTable, booking: Booking, now: float) -> None:
                 field="booking.cards",
             )
         cpu, memory = least_free(table, row, max(now, booking.start), booking.end, None, now)
-        if booking.cpu_milli > cpu or booking.memory_mib > memory:
+        if short(booking.cpu_milli, cpu) or short(booking.memory_mib, memory):
             raise NotFree(f"{booking.host} does not have that CPU and memory then.", field="booking.cpu_milli")
         table.bookings[booking.id] = booking
         table.booked.setdefault(row, []).append(booking)
         table.promised()
         table.touch(row)
+
+
+def short(asked: int, free: int) -> bool:
+    """Tell whether too little is free. Who asks for nothing is not short of it, even where more is lent than there is."""
+    return asked > 0 and free < asked
 
 
 def remove(table: HostTable, booking_id: str) -> Booking | None:

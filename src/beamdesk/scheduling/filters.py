@@ -142,7 +142,7 @@ def _mark_booked(table: HostTable, request: Request, at: Ints, reason: Ints, fit
             continue
         cpu, memory = bookings.least_free(table, row, window.now, window.until, window.spent, window.now)
         room = not count or numa_fits(table, request, row, fit[number])
-        if request.cpu_milli > cpu or request.memory_mib > memory or not room:
+        if bookings.short(request.cpu_milli, cpu) or bookings.short(request.memory_mib, memory) or not room:
             reason[number] = CODES["booked"]
 
 

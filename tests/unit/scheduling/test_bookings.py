@@ -93,6 +93,18 @@ def test_bookings_do_not_overlap_each_other_or_present_leases() -> None:
         add(table, Booking("b-6", "h0", 1.0, 2.0, cards=("c9",)), now=0.0)
 
 
+def test_who_asks_for_no_memory_is_not_short_of_it_where_more_is_promised_than_there_is() -> None:
+    table, scheduler = site()
+    scheduler.place(Request("late", 1000, 65536, until=10.0), 0.0)
+    add(table, Booking("b-1", "h0", 20.0, 30.0, cards=("c0",), memory_mib=1024), now=0.0)
+    # At 15 the server has outstayed its lease: with the booking, more memory is promised from 20 on than the host has.
+    wanted = Request("d", 1000, 0, cards=CardDemand(1))
+    assert [grant.address for grant in scheduler.decide(wanted, 15.0).grants] == ["c1"]
+    add(table, Booking("b-2", "h0", 20.0, 30.0, cards=("c1",), cpu_milli=1000), now=15.0)
+    with pytest.raises(NotFree, match="CPU and memory"):
+        add(table, Booking("b-3", "h0", 20.0, 30.0, memory_mib=1), now=15.0)
+
+
 def test_removing_a_booking_frees_its_time() -> None:
     table, scheduler = site()
     add(table, BEAMTIME, now=0.0)
