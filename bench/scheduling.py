@@ -6,8 +6,8 @@
     python -m bench.scheduling desktops [--seeds 6] [--loads 0.9,0.95,1.0,1.05,1.3]
 
 The trace is not part of the project (docs/howto/replay-a-trace.md). Times are CPU time of the deciding thread and, beside it, the
-wall clock, which on a busy machine measures its neighbours; the machine's load is printed. Policies were tuned on generated
-workloads of seeds 1-9; what is reported here are seeds from 42 on.
+wall clock, which on a busy machine measures its neighbours; the machine's load is printed. Variants were tried on
+generated workloads of seeds 1-3; what is reported here are seeds from 42 on.
 """
 
 from __future__ import annotations
