@@ -40,9 +40,10 @@ def build(*, with_services: bool) -> typer.Typer:
     app.add_typer(offers.flavors, name="flavor")
     app.add_typer(data.data, name="data")
     if with_services:
-        from beamdesk.cli import services
+        from beamdesk.cli import schedule, services
 
         services.register(app)
+        app.add_typer(schedule.schedule_app, name="schedule")
     return app
 
 
