@@ -26,7 +26,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration; a test compares it with the scripts."""
 
 
@@ -250,3 +250,80 @@ experiment_member = Table(
     Column("person_id", Text, primary_key=True),
     Index("ix_experiment_member_person", "person_id"),
 )
+
+srm_host = Table(
+    "srm_host",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("machine", Text, nullable=False),
+    Column("enrol_hash", LargeBinary, unique=True),
+    Column("enrol_expires_at", UtcTime),
+    Column("token_hash", LargeBinary, unique=True),
+    Column("enrolled_at", UtcTime),
+    Column("enabled", Boolean, nullable=False),
+    Column("dedicated", Boolean, nullable=False),
+    Column("aggregates", JSON, nullable=False),
+    Column("session", Text, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("report_digest", LargeBinary),
+    Column("resync", Boolean, nullable=False),
+    Column("can_clean", Boolean, nullable=False),
+    Column("agent", Text, nullable=False),
+    Column("boot", Text, nullable=False),
+    Column("facts", JSON, nullable=False),
+    Column("load", JSON, nullable=False),
+    Column("skew_s", Double, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("seen_at", UtcTime),
+    Column("stale", Boolean, nullable=False),
+    Column("version", Integer, nullable=False),
+    Index("ix_srm_host_seen_at", "seen_at"),
+)
+"""SRM records (HEPS paper, section 3.5). ``facts`` and ``load`` are the wire forms of `beamdesk.protocol.srm`, validated."""
+
+srm_device = Table(
+    "srm_device",
+    metadata,
+    Column("host", Text, ForeignKey("srm_host.name", ondelete="CASCADE"), primary_key=True),
+    Column("address", Text, primary_key=True),
+    Column("present", Boolean, nullable=False),
+    Column("facts", JSON, nullable=False),
+    Column("load", JSON, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("state_since", UtcTime, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("job", Text, nullable=False),
+    Column("job_until", UtcTime),
+    Column("attempts", Integer, nullable=False),
+    Column("version", Integer, nullable=False),
+    Index("ix_srm_device_state", "state"),
+)
+
+srm_sample = Table(
+    "srm_sample",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("host", Text, ForeignKey("srm_host.name", ondelete="CASCADE"), nullable=False),
+    Column("address", Text, nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("busy", Double),
+    Column("memory_used_mib", BigInteger),
+    Column("temperature_c", Integer),
+    Index("ix_srm_sample_of", "host", "address", "at"),
+    Index("ix_srm_sample_at", "at"),
+)
+"""History for plots: cards by their address, the host itself under an empty one."""
+
+srm_consumer = Table(
+    "srm_consumer",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("token_hash", LargeBinary, nullable=False, unique=True),
+    Column("created_by", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("used_at", UtcTime),
+)
+"""Programs that may read the scheduling snapshot (a nova-scheduler, say), each with its own credential."""
