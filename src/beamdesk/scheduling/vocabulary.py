@@ -38,6 +38,10 @@ class Words:
 
 
 NAMES = tuple(field.name for field in fields(Words))
+SHOWN = frozenset(
+    {"title_en", "title_zh", "description_en", "description_zh", "software", "beamlines", "image", "content_hash", "order"}
+)
+"""Words of the catalogue beside ours in the same namespaces: they tell people what it is and ask for nothing."""
 
 
 def parse(specs: Mapping[str, str]) -> Words:
@@ -51,6 +55,8 @@ def parse(specs: Mapping[str, str]) -> Words:
         if not key.startswith((f"{PREFIX}:", f"{PREFIX}_")):
             continue
         name = key[len(PREFIX) + 1 :]
+        if name in SHOWN:
+            continue
         if name not in NAMES:
             near = difflib.get_close_matches(name, NAMES, n=1)
             hint = f" Did you mean {PREFIX}:{near[0]}?" if near else f" Known: {', '.join(NAMES)}."

@@ -21,6 +21,10 @@ def test_a_flavor_without_our_words_asks_for_no_card() -> None:
     assert made({"hw:cpu_policy": "dedicated"}) == Request("d-1", 4000, 8192)
 
 
+def test_words_of_the_catalogue_ask_for_nothing() -> None:
+    assert made({"beamdesk:title_en": "GPU", "beamdesk:title_zh": "GPU"}) == Request("d-1", 4000, 8192)
+
+
 def test_every_word_arrives_in_the_request() -> None:
     request = made(
         {
