@@ -42,7 +42,11 @@ class ServerMount:
 
 @dataclass(frozen=True, slots=True)
 class ServerSpec:
-    """Everything a driver needs to make the server of one desktop. ``image_ref`` is the driver's own name of the image."""
+    """Everything a driver needs to make the server of one desktop. ``image_ref`` is the driver's own name of the image.
+
+    ``flavor_ref``: the flavor's id on offer, for clouds that have flavors of their own. ``experiment``: decides the project where
+    experiments have projects. ``beamline``: the beamline whose networks the server may reach now; empty outside the slot.
+    """
 
     desktop_id: DesktopId
     image_ref: str
@@ -53,6 +57,9 @@ class ServerSpec:
     account: ServerAccount
     mounts: tuple[ServerMount, ...]
     nonce: str
+    flavor_ref: str = ""
+    experiment: str = ""
+    beamline: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,4 +199,7 @@ class Worker:
                 ServerMount(experiment.folder, "processed", writable=True),
             ),
             nonce=nonce,
+            flavor_ref=desktop.flavor,
+            experiment=experiment.id,
+            beamline=experiment.beamline if experiment.starts <= now < experiment.ends else "",
         )
