@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -26,7 +25,7 @@ from beamdesk.adapters.system import SystemClock, SystemSecrets
 from beamdesk.app.context import App, SiteRules
 from beamdesk.app.data import Data
 from beamdesk.domain.catalog import Resources
-from beamdesk.domain.errors import CloudError, ConfigurationError
+from beamdesk.domain.errors import CloudError, ConfigurationError, NotSupported
 from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.ports.cloud import Cloud
 from beamdesk.ports.files import ExperimentFiles
@@ -75,10 +74,14 @@ class _CapacityReader:
     async def __call__(self) -> Resources | None:
         now = asyncio.get_running_loop().time()
         if now >= self._until:
-            with contextlib.suppress(CloudError):
+            try:
                 total = await self.cloud.capacity()
                 self._value = Resources(total.vcpus, total.memory_mib, total.disk_gib, total.gpus) if total else None
                 self._until = now + _CAPACITY_FRESH_S
+            except NotSupported:
+                raise
+            except CloudError:
+                log.debug("capacity.unknown")
         return self._value
 
 

@@ -33,8 +33,9 @@ class SiteRules:
 class App:
     """The application: ports and rules.
 
-    ``capacity`` returns what desktops may use in total, None where the cloud decides. ``portal_origin`` is the only origin whose
-    pages may change something with the portal's cookie. ``console`` reads the last lines of a server's console for operators.
+    ``capacity`` returns what desktops may use in total, None where the cloud decides; it raises NotSupported where none can run.
+    ``portal_origin`` is the only origin whose pages may change something with the portal's cookie. ``console`` reads the last
+    lines of a server's console for operators.
     """
 
     store: Store

@@ -12,7 +12,7 @@ from beamdesk.app.logins import Caller
 from beamdesk.app.views import DesktopView, flavor_of, image_of, view_desktop, view_desktops
 from beamdesk.domain.catalog import Flavor, Image, Resources
 from beamdesk.domain.desktop import Desired, Desktop, Phase, Reason
-from beamdesk.domain.errors import Conflict, Forbidden, Invalid, NotFound, QuotaExceeded
+from beamdesk.domain.errors import Conflict, Forbidden, Invalid, NotFound, NotSupported, QuotaExceeded
 from beamdesk.domain.events import EventKind, NewEvent
 from beamdesk.domain.experiment import Experiment
 from beamdesk.domain.ids import DesktopId, ExperimentId, FlavorId, ImageId, PersonId
@@ -107,7 +107,10 @@ async def _choice(app: App, wanted: NewDesktop) -> tuple[Image, Flavor]:
 
 
 async def _refuse_what_never_fits(app: App, flavor: Flavor) -> None:
-    total = await app.capacity()
+    try:
+        total = await app.capacity()
+    except NotSupported as error:
+        raise Conflict(error.message) from error
     if total is not None and (lacking := total.lacks_for(flavor.resources)):
         words = " and ".join(_RESOURCE_WORDS[name] for name in lacking)
         raise Invalid(f"This site has too little {words} for this size, even when empty. Choose a smaller one.", field="flavor")

@@ -8,7 +8,7 @@ from beamdesk.app.audit import audited
 from beamdesk.app.context import App
 from beamdesk.app.logins import Caller
 from beamdesk.domain.catalog import Flavor, Image, Resources
-from beamdesk.domain.errors import NotFound
+from beamdesk.domain.errors import NotFound, NotSupported
 from beamdesk.domain.experiment import Experiment
 from beamdesk.domain.ids import ExperimentId
 from beamdesk.domain.policy import over_quota
@@ -59,7 +59,7 @@ async def list_flavors(app: App, caller: Caller, experiment_id: ExperimentId | N
     """
     if experiment_id is not None:
         await get_experiment(app, caller, experiment_id)
-    total = await app.capacity()
+    total = await _total(app)
     async with app.store.begin() as tx:
         used = await tx.desktops.admitted_total()
         scopes = [(app.rules.person_quota, await tx.desktops.usage(owner=caller.person.id))]
@@ -70,6 +70,14 @@ async def list_flavors(app: App, caller: Caller, experiment_id: ExperimentId | N
         over = tuple(dict.fromkeys(name for quota, usage in scopes for name in over_quota(quota, usage, flavor.resources)))
         offers.append(_offer(flavor, total, used, over))
     return tuple(offers)
+
+
+async def _total(app: App) -> Resources | None:
+    """Return what desktops may use in total; nothing where none can run: asking for one gets the cause in words."""
+    try:
+        return await app.capacity()
+    except NotSupported:
+        return Resources(0, 0, 0, 0)
 
 
 def _offer(flavor: Flavor, total: Resources | None, used: Resources, over: tuple[str, ...]) -> FlavorOffer:

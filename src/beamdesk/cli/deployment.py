@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -11,7 +12,7 @@ import socket
 import ssl
 from pathlib import Path
 
-from beamdesk.domain.errors import ConfigurationError
+from beamdesk.domain.errors import CloudError, ConfigurationError
 from beamdesk.settings import Settings
 
 
@@ -146,6 +147,20 @@ def _status(settings: Settings, host: str, port: int) -> int | None:
         return None
     finally:
         connection.close()
+
+
+def shortcomings(settings: Settings) -> str:
+    """Return why no desktop can run on this machine, empty where they can or where another cloud runs them."""
+    if settings.cloud != "local":
+        return ""
+    from beamdesk.adapters.local.client import HelperClient
+    from beamdesk.adapters.local.driver import LocalCloud
+
+    try:
+        asyncio.run(LocalCloud(HelperClient(settings.helper_socket), "").capacity())
+    except CloudError as error:
+        return error.message
+    return ""
 
 
 def welcome(settings: Settings) -> str:

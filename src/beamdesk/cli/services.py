@@ -73,7 +73,7 @@ def up(
     running = PidFile.read(_pid_path(settings))
     if running is not None:
         typer.echo(f"Beamdesk {running.version} is running already (pid {running.pid}).")
-        typer.echo(deployment.welcome(settings))
+        _welcome(settings)
         return
     deployment.check(settings)
     deployment.prepare(settings)
@@ -130,12 +130,18 @@ def _detach(settings: Settings) -> None:
             raise ConfigurationError(f"Beamdesk did not start; the logs are in {settings.log_dir}.")
         if deployment.ready(settings):
             typer.echo(f"Beamdesk {__version__} is ready after {time.monotonic() - started:.1f} s.")
-            typer.echo(deployment.welcome(settings))
+            _welcome(settings)
             return
         time.sleep(0.1)
     process.terminate()
     process.wait()
     raise ConfigurationError(f"Beamdesk was not ready within {READY_TIMEOUT_S:.0f} s; the logs are in {settings.log_dir}.")
+
+
+def _welcome(settings: Settings) -> None:
+    typer.echo(deployment.welcome(settings))
+    if lacking := deployment.shortcomings(settings):
+        typer.echo(f"beamdesk: {lacking}", err=True)
 
 
 def down() -> None:

@@ -1,12 +1,14 @@
 """What is on offer, and why not."""
 
+from dataclasses import replace
+
 import pytest
 
 from apikit import DIFFRACTION, IMAGING, a_desktop, caller, events_of, make_ready, running_app
 from beamdesk.app import desktops, offers
 from beamdesk.app.context import SiteRules
 from beamdesk.domain.catalog import Resources
-from beamdesk.domain.errors import NotFound
+from beamdesk.domain.errors import Conflict, NotFound, NotSupported
 from beamdesk.domain.policy import Quota
 
 pytestmark = pytest.mark.anyio
@@ -39,6 +41,16 @@ async def test_an_empty_site_gives_what_fits(app):
     states = await _states(app)
     assert states["small"] == ("now", ())
     assert states["huge"] == ("never", ("vcpus",))
+
+
+async def test_where_no_desktop_can_run_the_cause_is_told(app):
+    async def lacking():
+        raise NotSupported("No desktop can run on this machine: it lacks user namespaces. Tell the operators.")
+
+    broken = replace(app, capacity=lacking)
+    assert (await _states(broken))["small"][0] == "never"
+    with pytest.raises(Conflict, match="lacks user namespaces"):
+        await a_desktop(broken)
 
 
 async def test_what_is_in_use_makes_the_next_wait(app):

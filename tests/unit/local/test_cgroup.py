@@ -48,6 +48,11 @@ def test_v2_alone_is_found() -> None:
     assert (only.version, only.base) == (2, Path("/sys/fs/cgroup"))
 
 
+def test_a_hidden_v2_mount_offers_nothing(tmp_path: Path) -> None:
+    (only,) = detect(f"25 24 0:26 / {tmp_path} rw - cgroup2 cgroup2 rw\n", "0::/\n")
+    assert only.controllers == frozenset()
+
+
 class Tree:
     """A folder that looks like cgroup files: every group made in it gets the kernel's files."""
 

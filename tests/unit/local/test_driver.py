@@ -121,11 +121,12 @@ def test_stop_and_delete_name_the_deployment() -> None:
     assert {request["desktop"]["deployment_id"] for request in requests} == {"mine"}
 
 
-def test_a_machine_that_cannot_isolate_has_no_capacity() -> None:
+def test_a_machine_that_cannot_isolate_says_what_it_lacks() -> None:
     facts = {"vcpus": 8, "memory_mib": 1024, "disk_gib": 10, "gpus": ["nvidia0"], "missing": []}
     with helper({"host": facts}, {"host": {**facts, "missing": ["user namespaces"]}}) as (path, _requests):
         assert asyncio.run(cloud(path).capacity()) == Capacity(8, 1024, 10, 1)
-        assert asyncio.run(cloud(path).capacity()) == Capacity(0, 0, 0, 0)
+        with pytest.raises(NotSupported, match="it lacks user namespaces"):
+            asyncio.run(cloud(path).capacity())
 
 
 def test_the_console_gives_the_last_lines() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from beamdesk.adapters.local.client import HelperClient, HelperRefused
-from beamdesk.domain.errors import CloudError, CloudRefused
+from beamdesk.domain.errors import CloudError, CloudRefused, NotSupported
 from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.ports.cloud import Capacity, Observation, Server, ServerAccount, ServerSpec, ServerStatus
 from beamdesk.protocol.helper import (
@@ -84,10 +84,14 @@ class LocalCloud:
         return "\n".join(reply.text.splitlines()[-lines:]) if lines > 0 else ""
 
     async def capacity(self) -> Capacity | None:
-        """Return what desktops may use on this machine in total; nothing where it cannot isolate them."""
+        """Return what desktops may use on this machine in total.
+
+        Raises:
+            NotSupported: it cannot isolate desktops; the text names what it lacks.
+        """
         host = await self.host()
         if host.missing:
-            return Capacity(0, 0, 0, 0)
+            raise NotSupported(f"No desktop can run on this machine: it lacks {', '.join(host.missing)}. Tell the operators.")
         return Capacity(host.vcpus, host.memory_mib, host.disk_gib, len(host.gpus))
 
     async def host(self) -> HostFacts:

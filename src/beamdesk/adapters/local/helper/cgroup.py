@@ -52,7 +52,7 @@ def detect(mountinfo: str, own: str, read_controllers: bool = True) -> tuple[Hie
         kind, _source, options = right.split(" ", 2)
         root, point = (part.replace("\\040", " ") for part in left.split(" ")[3:5])
         if kind == "cgroup2":
-            controllers = frozenset((Path(point) / "cgroup.controllers").read_text().split()) if read_controllers else frozenset()
+            controllers = _controllers(Path(point)) if read_controllers else frozenset()
             found.setdefault((2, frozenset()), Hierarchy(2, Path(point), controllers))
         elif kind == "cgroup":
             for names, path in own_paths.items():
@@ -61,6 +61,14 @@ def detect(mountinfo: str, own: str, read_controllers: bool = True) -> tuple[Hie
                     controllers = frozenset(names.split(","))
                     found.setdefault((1, controllers), Hierarchy(1, base, controllers))
     return tuple(found.values())
+
+
+def _controllers(point: Path) -> frozenset[str]:
+    """Return what a cgroup2 mount offers; nothing where another mount hides it."""
+    try:
+        return frozenset((point / "cgroup.controllers").read_text().split())
+    except OSError:
+        return frozenset()
 
 
 @dataclass(frozen=True, slots=True)

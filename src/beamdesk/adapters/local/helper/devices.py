@@ -45,6 +45,7 @@ STANDARD = (
     DeviceRule("c", 5, 0),  # tty
     DeviceRule("c", 5, 1),  # console
     DeviceRule("c", 5, 2),  # ptmx
+    DeviceRule("c", 10, 200, "m"),  # tun: newer systemd-nspawn insists on making the node; nobody may open it
     DeviceRule("c", 136, None),  # pseudo terminals
 )
 

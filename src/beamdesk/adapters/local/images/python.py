@@ -28,11 +28,14 @@ def host_pip() -> list[str]:
     Raises:
         BuildError: there is none.
     """
-    for interpreter in (sys.executable, "/usr/bin/python3"):
+    said = ""
+    for interpreter in filter(os.path.exists, (sys.executable, "/usr/bin/python3")):
         command = [interpreter, "-m", "pip"]
-        if Path(interpreter).exists() and subprocess.run([*command, "--version"], capture_output=True, check=False).returncode == 0:
+        tried = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+        if tried.returncode == 0:
             return command
-    raise BuildError("images with Python packages need pip on this host: install the package python3-pip")
+        said = (tried.stderr.strip().splitlines() or [f"it ended with status {tried.returncode}"])[-1]
+    raise BuildError(f"images with Python packages need pip on this host; install the package python3-pip ({said})")
 
 
 def fetch(log: chroot.Log, requirements: Path, python_version: str, target: Path) -> None:
