@@ -21,6 +21,7 @@ from beamdesk.domain.ids import FlavorId
 from beamdesk.domain.lease import LeaseRules
 from beamdesk.domain.policy import Quota
 from beamdesk.domain.text import Text
+from beamdesk.openstack_settings import OpenStackSettings
 
 DEFAULT_CONFIG = Path("/etc/beamdesk/beamdesk.toml")
 
@@ -121,7 +122,7 @@ class Settings(BaseSettings):
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     database_url: str | None = Field(default=None, pattern=r"^(sqlite\+aiosqlite|postgresql\+psycopg)://")
-    cloud: Literal["local", "fake"] = "local"
+    cloud: Literal["local", "openstack", "fake"] = "local"
     demo: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
@@ -129,6 +130,7 @@ class Settings(BaseSettings):
     person_quota: QuotaSettings = QuotaSettings(desktops=4, vcpus=8, memory_mib=16384, disk_gib=200, gpus=1)
     experiment_quota: QuotaSettings = QuotaSettings(desktops=12, vcpus=32, memory_mib=65536, disk_gib=800, gpus=4)
     capacity: CapacitySettings = CapacitySettings()
+    openstack: OpenStackSettings = OpenStackSettings()
     flavors: tuple[FlavorSettings, ...] = Field(default_factory=_flavors, min_length=1)
 
     @field_validator("state_dir", "cache_dir")

@@ -1,1 +1,1 @@
-"""OpenStack: servers, ports, volumes, images and flavors of a cloud, behind the ports."""
+"""Desktops as servers of OpenStack clouds, through openstacksdk."""
