@@ -11,6 +11,7 @@ from beamdesk.domain.catalog import Resources
 from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.domain.lease import LeaseRules
 from beamdesk.domain.policy import Quota
+from beamdesk.domain.srm import SrmRules
 from beamdesk.ports.catalog import Catalog
 from beamdesk.ports.clock import Clock, Secrets
 from beamdesk.ports.identity import PasswordSignIn
@@ -27,6 +28,7 @@ class SiteRules:
     ticket_ttl: timedelta = timedelta(seconds=10)
     login_ttl: timedelta = timedelta(hours=12)
     session_ttl: timedelta = timedelta(hours=24)
+    srm: SrmRules = field(default_factory=SrmRules)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,4 +53,7 @@ class Limits:
     enrolment: RateLimit = field(default_factory=lambda: RateLimit(burst=50, per_second=10.0))
     guest_report: RateLimit = field(default_factory=lambda: RateLimit(burst=60, per_second=5.0))
     guest_step: RateLimit = field(default_factory=lambda: RateLimit(burst=60, per_second=1.0))
+    srm_stranger: RateLimit = field(default_factory=lambda: RateLimit(burst=30, per_second=0.5))
+    srm_report: RateLimit = field(default_factory=lambda: RateLimit(burst=30, per_second=2.0))
+    srm_snapshot: RateLimit = field(default_factory=lambda: RateLimit(burst=30, per_second=5.0))
     guest_thumbnail: RateLimit = field(default_factory=lambda: RateLimit(burst=3, per_second=0.5))

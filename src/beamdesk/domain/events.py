@@ -35,6 +35,11 @@ class EventKind(StrEnum):
     DATA_READ = "data.read"
     SWEEPER_REMOVED = "sweeper.removed"
     SWEEPER_ALARM = "sweeper.alarm"
+    SRM_ENROLLED = "srm.enrolled"
+    SRM_REFUSED = "srm.refused"
+    SRM_HOST = "srm.host"
+    SRM_DEVICE = "srm.device"
+    SRM_ALARM = "srm.alarm"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from beamdesk.domain.ids import DesktopId, EventId, ExperimentId, PersonId, Serv
 from beamdesk.domain.person import Person
 from beamdesk.domain.policy import Usage
 from beamdesk.domain.session import Login, Session, Ticket
+from beamdesk.ports.srm import Srm
 from beamdesk.protocol.guest import Step
 
 
@@ -320,6 +321,10 @@ class Transaction(Protocol):
     @property
     def people(self) -> People:
         """People and experiments."""
+
+    @property
+    def srm(self) -> Srm:
+        """Hosts and devices as their agents report them."""
 
 
 class Store(Protocol):

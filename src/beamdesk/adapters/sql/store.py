@@ -15,6 +15,7 @@ from beamdesk.adapters.sql.guests import SqlGuests
 from beamdesk.adapters.sql.migrate import migrate
 from beamdesk.adapters.sql.people import SqlPeople
 from beamdesk.adapters.sql.sessions import SqlSessions
+from beamdesk.adapters.sql.srm import SqlSrm
 from beamdesk.adapters.sql.watch import watches
 from beamdesk.domain.ids import EventId
 
@@ -28,6 +29,7 @@ class SqlTransaction:
         self.sessions = SqlSessions(connection, writable=writable)
         self.events = SqlEvents(connection, writable=writable)
         self.people = SqlPeople(connection, writable=writable)
+        self.srm = SqlSrm(connection, writable=writable)
 
 
 class SqlStore:
