@@ -217,6 +217,22 @@ async def test_a_folder_is_listed_folders_first_and_numbers_in_order(case: Case)
     assert await case.names("raw/") == await case.names("raw")
 
 
+async def test_a_page_of_many_long_names_tells_every_size(case: Case) -> None:
+    folder = case.root / FOLDER / "many"
+    folder.mkdir()
+    names = [f"{number:04d}-{'长' * 70}.dat" for number in range(450)]
+    for name in names:
+        (folder / name).write_bytes(b"xyz")
+        os.chown(folder / name, case.account.uid, case.account.gid)
+    os.chown(folder, case.account.uid, case.account.gid)
+    folder.chmod(0o750)
+    try:
+        page = await case.files.list(case.account, FOLDER, "many", limit=1000)
+        assert [(entry.name, entry.size) for entry in page.entries] == [(name, 3) for name in names]
+    finally:
+        shutil.rmtree(folder)
+
+
 async def test_a_listing_tells_sizes_and_times(case: Case) -> None:
     page = await case.files.list(case.account, FOLDER, "raw")
     entry = next(entry for entry in page.entries if entry.name == "Scan_10.h5")

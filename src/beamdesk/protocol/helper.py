@@ -27,6 +27,7 @@ class Op(StrEnum):
     LIST = "list"
     CONSOLE = "console"
     OPEN_FILE = "open_file"
+    ENTRY_FACTS = "entry_facts"
     LIST_HOMES = "list_homes"
 
 
@@ -134,6 +135,36 @@ class OpenFile:
             raise ValueError("path is not valid")
 
 
+MAX_FACTS = 200
+"""Entries that one request may ask about."""
+
+
+@dataclass(frozen=True, slots=True)
+class FolderEntries:
+    """Ask for size and time of ``names`` in the folder ``path``, with the rights and the limits of :class:`OpenFile`."""
+
+    account: HelperAccount
+    experiment: str
+    path: str
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        OpenFile(self.account, self.experiment, self.path)
+        if len(self.names) > MAX_FACTS:
+            raise ValueError("too many names")
+        if any(name in ("", ".", "..") or "/" in name or "\x00" in name or len(name) > 255 for name in self.names):
+            raise ValueError("a name is not valid")
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFacts:
+    """One regular file or folder as the person sees it: size in bytes, time of its last change in Unix seconds."""
+
+    folder: bool
+    size: int
+    modified: float
+
+
 @dataclass(frozen=True, slots=True)
 class HelperServer:
     """One container known to the helper. ``created_at``: Unix seconds. ``cause`` explains ``failed``."""
@@ -174,11 +205,15 @@ class Request:
     start: Start | None = None
     desktop: ByDesktop | None = None
     file: OpenFile | None = None
+    entries: FolderEntries | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Envelope of every answer. ``error`` is a stable code (empty = ok), ``detail`` one plain sentence."""
+    """Envelope of every answer. ``error`` is a stable code (empty = ok), ``detail`` one plain sentence.
+
+    ``facts``: one for each name asked for, None where there is no such file or folder that the person may see.
+    """
 
     error: str = ""
     detail: str = ""
@@ -187,3 +222,4 @@ class Reply:
     host: HostFacts | None = None
     text: str = ""
     homes: tuple[HelperHome, ...] | None = None
+    facts: tuple[EntryFacts | None, ...] | None = None

@@ -9,7 +9,7 @@ import pytest
 
 from beamdesk.adapters.local.driver import helper_account
 from beamdesk.domain.errors import CloudRefused, Forbidden, NotFound
-from beamdesk.protocol.helper import HelperAccount
+from beamdesk.protocol.helper import MAX_FACTS, FolderEntries, HelperAccount
 from integration.local.helper_world import ADA, CHEN, HelperWorld
 
 pytestmark = pytest.mark.root
@@ -110,3 +110,39 @@ def test_many_files_at_once_are_all_opened(world: HelperWorld) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
     assert len(descriptors) == 60
+
+
+def facts(
+    world: HelperWorld, names: tuple[str, ...], path: str = "processed", account: HelperAccount | None = None
+) -> list[object]:
+    return list(asyncio.run(world.client.entry_facts(account or helper_account(ADA), "exp-a", path, names)))
+
+
+def test_entries_of_a_folder_are_told_in_one_answer(world: HelperWorld) -> None:
+    size = len(b"counts of exp-a\n")
+    raw, absent = facts(world, ("raw", "nothing"), path="")
+    assert raw is not None
+    assert (raw.folder, absent) == (True, None)
+    assert [(one.folder, one.size) for one in facts(world, ("scan.txt",), "raw")] == [(False, size)]
+
+
+def test_nothing_is_told_of_links_pipes_and_devices(world: HelperWorld) -> None:
+    assert facts(world, ("link-out", "link-up", "link-other", "pipe", "device")) == [None] * 5
+
+
+def test_entries_are_looked_at_with_the_persons_rights(world: HelperWorld) -> None:
+    with pytest.raises(Forbidden):
+        facts(world, ("scan.txt",), "raw", helper_account(CHEN))
+    with pytest.raises(CloudRefused):
+        facts(world, ("scan.txt",), "raw", HelperAccount("ada", 0, 0, ()))
+
+
+@pytest.mark.parametrize("name", ["..", "../exp-b", "a/b", ""])
+def test_a_name_that_is_a_path_is_no_name(name: str) -> None:
+    with pytest.raises(ValueError, match="name is not valid"):
+        FolderEntries(helper_account(ADA), "exp-a", "", (name,))
+
+
+def test_more_than_one_request_may_carry_is_refused() -> None:
+    with pytest.raises(ValueError, match="too many"):
+        FolderEntries(helper_account(ADA), "exp-a", "", ("x",) * (MAX_FACTS + 1))

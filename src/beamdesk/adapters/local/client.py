@@ -9,13 +9,13 @@ import array
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from beamdesk.domain.errors import CloudError, CloudRefused, CloudUnavailable, Forbidden, NotFound, NotSupported
 from beamdesk.protocol.codec import MAX_MESSAGE_BYTES, MalformedMessage, decode, encode
-from beamdesk.protocol.helper import HelperAccount, Op, OpenFile, Reply, Request
+from beamdesk.protocol.helper import EntryFacts, FolderEntries, HelperAccount, Op, OpenFile, Reply, Request
 
 _UNAVAILABLE = frozenset({"busy", "failed"})
 """Codes after which the same request may succeed later."""
@@ -66,13 +66,25 @@ class HelperClient:
         if reply.error or descriptor is None:
             if descriptor is not None:
                 os.close(descriptor)
-            if reply.error in ("not_found", "unknown_data"):
-                raise NotFound(reply.detail)
-            if reply.error == "denied":
-                raise Forbidden(reply.detail)
-            _raise_for(reply)
+            _raise_for_data(reply)
             raise CloudError("The helper answered without a file.")
         return descriptor
+
+    async def entry_facts(
+        self, account: HelperAccount, experiment: str, path: str, names: Sequence[str]
+    ) -> tuple[EntryFacts | None, ...]:
+        """Return size and time of entries of a folder, None for each that the person may not see. Errors as for :meth:`open_file`.
+
+        At most ``MAX_FACTS`` names, and together no longer than a request may be.
+        """
+        request = Request(op=Op.ENTRY_FACTS, entries=FolderEntries(account, experiment, path, tuple(names)))
+        reply, descriptor = await self._exchange(request)
+        if descriptor is not None:
+            os.close(descriptor)
+        _raise_for_data(reply)
+        if reply.facts is None or len(reply.facts) != len(names):
+            raise CloudError("The helper answered without the facts that were asked for.")
+        return reply.facts
 
     async def _exchange(self, request: Request) -> tuple[Reply, int | None]:
         """Send and receive within the time limit; never leaves a descriptor open behind an exception."""
@@ -92,6 +104,14 @@ class HelperClient:
             ) from error
         except MalformedMessage as error:
             raise CloudUnavailable(f"The local helper answered nonsense: {error}") from error
+
+
+def _raise_for_data(reply: Reply) -> None:
+    if reply.error in ("not_found", "unknown_data"):
+        raise NotFound(reply.detail)
+    if reply.error == "denied":
+        raise Forbidden(reply.detail)
+    _raise_for(reply)
 
 
 def _raise_for(reply: Reply) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,25 +23,30 @@ from typing import Protocol
 
 from beamdesk.domain.errors import Forbidden, Invalid, NotFound, Refused
 from beamdesk.ports.files import MAX_ENTRIES, Entry, FileKind, FolderPage, OpenedFile, kind_of, split_path
-from beamdesk.protocol.helper import HelperAccount
+from beamdesk.protocol.helper import MAX_FACTS, EntryFacts, HelperAccount
 
 _DIGITS = re.compile(r"(\d+)")
-_STAT_CONCURRENCY = 8
+_BATCH_BYTES = 32 * 1024
 _MAX_LIMIT = 1000
 
 
-class Opener(Protocol):
+class Helper(Protocol):
     """The part of the helper's client that is needed here."""
 
     async def open_file(self, account: HelperAccount, experiment: str, path: str) -> int:
         """Open as the account; return a descriptor that the caller owns."""
+
+    async def entry_facts(
+        self, account: HelperAccount, experiment: str, path: str, names: Sequence[str]
+    ) -> tuple[EntryFacts | None, ...]:
+        """Look at entries of a folder as the account."""
 
 
 @dataclass(frozen=True, slots=True)
 class HelperFiles:
     """Files opened by the privileged helper with the person's rights."""
 
-    helper: Opener
+    helper: Helper
 
     async def open(self, account: HelperAccount, folder: str, path: str) -> OpenedFile:
         """Open a file or folder; see :class:`beamdesk.ports.files.ExperimentFiles`."""
@@ -51,28 +57,55 @@ class HelperFiles:
     ) -> FolderPage:
         """List a folder; see :class:`beamdesk.ports.files.ExperimentFiles`.
 
-        Names and kinds come from the folder's descriptor. Sizes need each entry opened as the person (this account may not search
-        the folder), so only those of the page are asked for.
+        Names and kinds come from the folder's descriptor. Sizes need the person's rights (this account may not search the folder),
+        so the helper looks at those entries of the page that have none.
         """
         with await self.open(account, folder, path) as opened:
             page = await asyncio.to_thread(_page, opened, offset, limit, hidden)
-        gate = asyncio.Semaphore(_STAT_CONCURRENCY)
+        names = [entry.name for entry in page.entries if _lacks_facts(entry)]
+        known: dict[str, EntryFacts] = {}
+        for batch in _batches(names):
+            try:
+                facts = await self.helper.entry_facts(account, folder, _wire_path(path), batch)
+            except Refused:  # the folder is gone or closed since: the names stay, the sizes are unknown
+                break
+            known |= {name: fact for name, fact in zip(batch, facts, strict=True) if fact is not None}
+        return replace(page, entries=tuple(_with_facts(entry, known.get(entry.name)) for entry in page.entries))
 
-        async def with_facts(entry: Entry) -> Entry:
-            if entry.size is not None or entry.kind not in (FileKind.FILE, FileKind.FOLDER):
-                return entry
-            async with gate:
-                return await self._facts(account, folder, f"{path.removesuffix('/')}/{entry.name}" if path else entry.name, entry)
 
-        return replace(page, entries=tuple(await asyncio.gather(*map(with_facts, page.entries))))
+def _lacks_facts(entry: Entry) -> bool:
+    return entry.size is None and entry.kind in (FileKind.FILE, FileKind.FOLDER) and _is_utf8(entry.name)
 
-    async def _facts(self, account: HelperAccount, folder: str, path: str, entry: Entry) -> Entry:
-        try:
-            opened = await self.open(account, folder, path)
-        except Refused:  # unreadable, or gone since: the name stays, the size is unknown
-            return entry
-        with opened:
-            return replace(entry, kind=opened.kind, size=opened.size, modified=opened.modified)
+
+def _is_utf8(name: str) -> bool:
+    """Tell whether the helper's JSON can carry a name."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _batches(names: Iterable[str]) -> Iterator[list[str]]:
+    """Split names into requests that the helper accepts."""
+    batch: list[str] = []
+    size = 0
+    for name in names:
+        cost = len(json.dumps(name)) + 1
+        if batch and (len(batch) == MAX_FACTS or size + cost > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(name)
+        size += cost
+    if batch:
+        yield batch
+
+
+def _with_facts(entry: Entry, facts: EntryFacts | None) -> Entry:
+    if facts is None:
+        return entry
+    kind = FileKind.FOLDER if facts.folder else FileKind.FILE
+    return replace(entry, kind=kind, size=facts.size, modified=datetime.fromtimestamp(facts.modified, UTC))
 
 
 @dataclass(frozen=True, slots=True)

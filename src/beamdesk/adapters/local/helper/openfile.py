@@ -1,4 +1,4 @@
-"""Open data as a person: the kernel decides with their own uid and groups, not Beamdesk.
+"""Open data, and look at folders, as a person: the kernel decides with their own uid and groups, not Beamdesk.
 
 Runs in a child that gives up root for good before it looks at the first path.
 """
@@ -15,7 +15,7 @@ from beamdesk.adapters.local.helper import syscalls
 from beamdesk.adapters.local.helper.config import Config
 from beamdesk.adapters.local.helper.errors import HelperError
 from beamdesk.protocol.codec import encode
-from beamdesk.protocol.helper import HelperAccount, OpenFile, Reply
+from beamdesk.protocol.helper import EntryFacts, FolderEntries, HelperAccount, OpenFile, Reply
 
 _FOLDER = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
 _BENEATH = _FOLDER | syscalls.RESOLVE_NO_XDEV
@@ -26,14 +26,44 @@ _ESCAPES = frozenset({errno.ELOOP, errno.EXDEV})
 def serve(config: Config, request: OpenFile, connection: socket.socket) -> None:
     """Become the person, open the file and answer on ``connection``, with the descriptor when there is one."""
     try:
-        root = os.open(config.data_root, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        become(request.account)
-        descriptor = open_beneath(root, request.experiment, request.path)
+        descriptor = _open_as_person(config, request)
     except HelperError as error:
         connection.sendmsg([encode(Reply(error=error.code, detail=error.detail)) + b"\n"])
         return
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))
     connection.sendmsg([encode(Reply()) + b"\n"], [rights])
+
+
+def serve_facts(config: Config, request: FolderEntries, connection: socket.socket) -> None:
+    """Become the person, look at the entries of a folder and answer on ``connection``."""
+    try:
+        folder = _open_as_person(config, request)
+        reply = Reply(facts=tuple(_facts(folder, name) for name in request.names))
+    except HelperError as error:
+        reply = Reply(error=error.code, detail=error.detail)
+    connection.setblocking(True)  # the answer may be larger than the socket's buffer; the parent limits the time
+    connection.sendall(encode(reply) + b"\n")
+
+
+def _open_as_person(config: Config, request: OpenFile | FolderEntries) -> int:
+    root = os.open(config.data_root, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    become(request.account)
+    return open_beneath(root, request.experiment, request.path)
+
+
+def _facts(folder: int, name: str) -> EntryFacts | None:
+    """Look at one entry, through no link and into no other file system."""
+    try:
+        place = syscalls.openat2(folder, name, os.O_PATH, _BENEATH)
+    except OSError:  # a link, another file system, unreadable, or gone since: its name is all that is told
+        return None
+    try:
+        facts = os.fstat(place)
+    finally:
+        os.close(place)
+    if not stat.S_ISREG(facts.st_mode) and not stat.S_ISDIR(facts.st_mode):
+        return None
+    return EntryFacts(stat.S_ISDIR(facts.st_mode), facts.st_size, facts.st_mtime)
 
 
 def become(account: HelperAccount) -> None:

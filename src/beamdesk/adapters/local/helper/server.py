@@ -25,6 +25,7 @@ _ARGUMENTS: dict[Op, tuple[str, ...]] = {
     Op.LIST_HOMES: (),
     Op.START: ("start",),
     Op.OPEN_FILE: ("file",),
+    Op.ENTRY_FACTS: ("entries",),
 }
 """Which argument an operation takes, where it is not ``desktop``."""
 
@@ -96,6 +97,9 @@ class Server:
         if request.file is not None:
             await service.open_file(request.file, connection)
             return None
+        if request.entries is not None:
+            await service.entry_facts(request.entries, connection)
+            return None
         if request.start is not None:
             return await service.start(request.start)
         if request.desktop is not None:
@@ -112,7 +116,7 @@ class Server:
 
 def _check_argument(request: Request) -> None:
     """Refuse a request that does not carry exactly the argument of its operation."""
-    given = tuple(name for name in ("start", "desktop", "file") if getattr(request, name) is not None)
+    given = tuple(name for name in ("start", "desktop", "file", "entries") if getattr(request, name) is not None)
     wanted = _ARGUMENTS.get(request.op, ("desktop",))
     if given != wanted:
         raise HelperError("malformed", f"The request {request.op} needs exactly its own argument.")

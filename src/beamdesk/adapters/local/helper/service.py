@@ -21,7 +21,18 @@ from beamdesk.adapters.local.helper.homes import Home, Homes
 from beamdesk.adapters.local.helper.notify import Leaders
 from beamdesk.adapters.local.helper.plan import Plan, check_account, check_start
 from beamdesk.adapters.local.helper.state import Records
-from beamdesk.protocol.helper import ByDesktop, HelperHome, HelperServer, HostFacts, OpenFile, Reply, ServerState, Start
+from beamdesk.protocol.helper import (
+    ByDesktop,
+    FolderEntries,
+    HelperAccount,
+    HelperHome,
+    HelperServer,
+    HostFacts,
+    OpenFile,
+    Reply,
+    ServerState,
+    Start,
+)
 
 OPEN_TIMEOUT_S = 8.0
 MAX_OPENING = 16
@@ -116,13 +127,20 @@ class Service:
         Raises:
             HelperError: the child did not answer.
         """
-        check_account(self.config, request.account)
+        await self._as_person(request.account, lambda: openfile.serve(self.config, request, connection))
+
+    async def entry_facts(self, request: FolderEntries, connection: socket.socket) -> None:
+        """Let a child that is the person look at entries of a folder. Errors as for :meth:`open_file`."""
+        await self._as_person(request.account, lambda: openfile.serve_facts(self.config, request, connection))
+
+    async def _as_person(self, account: HelperAccount, work: Callable[[], None]) -> None:
+        check_account(self.config, account)
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 await self._opening.acquire()
         except TimeoutError as error:
             raise HelperError("busy", "Too many files are being opened; try again in a moment.") from error
-        ended = asyncio.create_task(children.wait(children.fork(lambda: openfile.serve(self.config, request, connection))))
+        ended = asyncio.create_task(children.wait(children.fork(work)))
         ended.add_done_callback(lambda _task: self._opening.release())
         done, _pending = await asyncio.wait({ended}, timeout=OPEN_TIMEOUT_S)
         if not done:

@@ -49,15 +49,45 @@ class Builder:
         """
         plans = [self.plan(image_id) for image_id in image_ids]
         self._cache.prepare()
+        self._make_sure(plans)
+        self._publish_catalog()
+        for plan in plans:
+            self._progress.image(plan.image.id, "ready", f"ready ({plan.hash[:12]})")
+        return tuple(plans)
+
+    def _make_sure(self, plans: list[Built]) -> None:
+        image_ids = [plan.image.id for plan in plans]
         if not all(self._cache.has_image(plan.hash, plan.layers) for plan in plans):
             with self._cache.locked(
                 lambda: self._progress.image(image_ids[0], "waiting", "another build is at work; waiting for it")
             ):
                 self._build_missing(plans)
-        self._publish_catalog()
-        for plan in plans:
-            self._progress.image(plan.image.id, "ready", f"ready ({plan.hash[:12]})")
-        return tuple(plans)
+
+    def build_on_top(self, image_id: str, folders: tuple[str, ...]) -> Built:
+        """Build an image and, on its layers, those of ``folders`` (lowest first); the guest layer stays topmost.
+
+        The catalogue of this machine stays as it is: only the layers are in the cache.
+
+        Raises:
+            ImageError: the cause in plain words; nothing unfinished is left behind.
+        """
+        plain = self.plan(image_id)
+        self._cache.prepare()
+        self._make_sure([plain])
+        chain = plain.image.layers
+        with self._cache.locked(lambda: self._progress.image(image_id, "waiting", "another build is at work; waiting for it")):
+            self._cache.clear_work()
+            try:
+                for folder in folders:
+                    layer = self._recipes.on_top(folder, chain[0].hash)
+                    if not self._cache.has_layer(layer.hash):
+                        self._progress.begin(image_id, layer.name)
+                        self._build_layer(layer, chain)
+                    chain = (layer, *chain)
+            finally:
+                self._cache.clear_work()
+        hashes = (plain.layers[0], *(layer.hash for layer in chain))
+        return Built(plain.image, image_hash(hashes), hashes)
 
     def used_layers(self) -> frozenset[str]:
         """Return the hashes of all layers that the present recipes use."""

@@ -132,6 +132,16 @@ class Recipes:
             _hash_tree(digest, source)
         return Guest(sources, digest.hexdigest())
 
+    def on_top(self, folder: str, below: str) -> Layer:
+        """Return the layer of ``<folder>/layer.toml``, which lies on any image: here on the layer with hash ``below``.
+
+        Raises:
+            RecipeError: there is none, or it is malformed.
+        """
+        if not _NAME.match(folder):
+            raise RecipeError(f"{folder!r} is not a layer name")
+        return self._layer_of(folder, self.folder / folder / "layer.toml", below)
+
     def _chain(self, name: str) -> tuple[Layer, ...]:
         names = [name]
         while parent := self._parent(names[-1]):
@@ -155,13 +165,20 @@ class Recipes:
         if name in self._layers:
             return self._layers[name]
         path = self._layer_file(name)
+        layer = self._layer_of(name, path, parent_hash)
+        if bool(layer.parent) == bool(layer.suite):
+            raise RecipeError(f"{path}: needs either a parent layer or, in the root layer, a suite")
+        self._layers[name] = layer
+        return layer
+
+    def _layer_of(self, name: str, path: Path, parent_hash: str) -> Layer:
         data = _read(path)
         venvs = tuple(_venv(item, path) for item in data.get("venvs", []))
         copies = tuple(_copy(item, path) for item in data.get("copies", []))
         digest = hashlib.sha256(f"layer {FORMAT} {parent_hash}\n".encode())
         for source in (path.parent, *(copy.source for copy in copies)):
             _hash_tree(digest, source)
-        layer = Layer(
+        return Layer(
             name=name,
             folder=path.parent,
             parent=str(data.get("parent", "")),
@@ -173,10 +190,6 @@ class Recipes:
             copies=copies,
             hash=digest.hexdigest(),
         )
-        if bool(layer.parent) == bool(layer.suite):
-            raise RecipeError(f"{path}: needs either a parent layer or, in the root layer, a suite")
-        self._layers[name] = layer
-        return layer
 
 
 def image_hash(hashes: tuple[str, ...]) -> str:
