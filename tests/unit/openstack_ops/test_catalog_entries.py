@@ -153,6 +153,18 @@ def test_a_flavor_with_our_title_is_on_offer_by_its_name() -> None:
     ]
 
 
+def test_a_flavor_can_have_a_name_of_its_own_in_the_catalogue() -> None:
+    assert [one.id for one in read_flavors([flavor(extra_specs={"beamdesk:flavor": "m"})])[0]] == ["m"]
+    assert [one.id for one in read_flavors([flavor()], {"small": "medium"})[0]] == ["small"]
+    assert [one.id for one in read_flavors([flavor()], {"small": "f1"})[0]] == ["small"]
+
+
+def test_two_flavors_of_one_name_are_one_offer_and_a_reason() -> None:
+    offered, left = read_flavors([flavor(), flavor(id="f2", name="other", extra_specs={"beamdesk:flavor": "medium"})])
+    assert [one.id for one in offered] == ["medium"]
+    assert [(one.name, one.reason) for one in left] == [("other", "another flavor has the name medium too")]
+
+
 def test_flavors_of_others_are_not_on_offer() -> None:
     assert read_flavors([{"id": "1", "name": "m1.tiny", "vcpus": 1, "ram": 512, "disk": 1, "extra_specs": {}}]) == ((), ())
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -39,10 +39,11 @@ class Offer:
 
 
 class OpenStackCatalog:
-    """A `Catalog` over one cloud. ``now`` is a monotonic clock in seconds (the loop's unless given)."""
+    """A `Catalog` over one cloud. ``names``: see `read_flavors`. ``now`` is a monotonic clock in seconds (the loop's unless given)."""
 
-    def __init__(self, read: ReadLists, *, now: Callable[[], float] | None = None) -> None:
+    def __init__(self, read: ReadLists, names: Mapping[str, str] | None = None, *, now: Callable[[], float] | None = None) -> None:
         self._read = read
+        self._names = names
         self._now = now or (lambda: asyncio.get_running_loop().time())
         self._offer: Offer | None = None
         self._due = 0.0
@@ -103,7 +104,7 @@ class OpenStackCatalog:
             log.warning("catalog.not_read", reason=error.message, served="the last answer" if self._offer else "nothing")
             raise
         images, no_images = read_images(raw_images)
-        flavors, no_flavors = read_flavors(raw_flavors)
+        flavors, no_flavors = read_flavors(raw_flavors, self._names)
         self._offer = Offer(images, flavors, no_images + no_flavors)
         self._due = self._now() + FRESH_S
         self._tell(frozenset(self._offer.left_out))

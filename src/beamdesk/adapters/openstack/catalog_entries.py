@@ -168,18 +168,25 @@ def _beamlines(value: object) -> frozenset[str]:
     return frozenset(_name("beamdesk_beamlines", one) for one in names)
 
 
-def read_flavors(entries: Iterable[Raw]) -> tuple[tuple[Flavor, ...], tuple[LeftOut, ...]]:
-    """Return the flavors on offer, smallest first, and those left out. ``entries`` as in Nova's ``GET /flavors/detail``, 2.61."""
-    read: list[Flavor] = []
+def read_flavors(entries: Iterable[Raw], names: Mapping[str, str] | None = None) -> tuple[tuple[Flavor, ...], tuple[LeftOut, ...]]:
+    """Return the flavors on offer, smallest first, and those left out. ``entries`` as in Nova's ``GET /flavors/detail``, 2.61.
+
+    ``names``: our id of a flavor -> Nova's name or id of it, where the settings say so.
+    """
+    ours = {theirs: own for own, theirs in (names or {}).items()}
+    read: dict[str, Flavor] = {}
     left: list[LeftOut] = []
     for entry in entries:
-        if "beamdesk:title_en" not in _specs(entry):
+        if "beamdesk:title_en" not in specs_of(entry):
             continue
         try:
-            read.append(read_flavor(entry))
+            flavor = read_flavor(entry, ours.get(str(entry.get("name"))) or ours.get(str(entry.get("id"))))
+            if flavor.id in read:
+                raise ValueError(f"another flavor has the name {flavor.id} too")
+            read[flavor.id] = flavor
         except ValueError as error:
             left.append(_left("flavor", entry, str(error)))
-    return tuple(sorted(read, key=_size)), tuple(left)
+    return tuple(sorted(read.values(), key=_size)), tuple(left)
 
 
 def _size(flavor: Flavor) -> tuple[int, int, int, str]:
@@ -187,26 +194,27 @@ def _size(flavor: Flavor) -> tuple[int, int, int, str]:
     return amount.gpus, amount.vcpus, amount.memory_mib, flavor.id
 
 
-def _specs(entry: Raw) -> Mapping[str, str]:
+def specs_of(entry: Raw) -> Mapping[str, str]:
+    """Return a flavor's extra specs."""
     specs = entry.get("extra_specs")
     return {str(key): str(value) for key, value in specs.items()} if isinstance(specs, Mapping) else {}
 
 
-def read_flavor(entry: Raw) -> Flavor:
-    """Return one flavor; its id is Nova's name of it, which outlives a flavor made again.
+def read_flavor(entry: Raw, name: str | None = None) -> Flavor:
+    """Return one flavor. Its id is ``name``, else the extra spec ``beamdesk:flavor``, else Nova's name, which outlives a new flavor.
 
     Raises:
         ValueError: it cannot be offered; the text says why.
     """
     if entry.get("OS-FLV-DISABLED:disabled") is True:
         raise ValueError("it is disabled")
-    specs = _specs(entry)
+    specs = specs_of(entry)
     sizes = [entry.get(key) or 0 for key in ("vcpus", "ram", "disk", "OS-FLV-EXT-DATA:ephemeral")]
     if any(isinstance(size, bool) or not isinstance(size, int) or size < 0 for size in sizes):
         raise ValueError("vcpus, ram or disk is not a number")
     vcpus, ram, disk, ephemeral = sizes
     return Flavor(
-        id=FlavorId(_name("its name", entry.get("name"))),
+        id=FlavorId(_name("its name", name or specs.get("beamdesk:flavor") or entry.get("name"))),
         title=_words(specs, "beamdesk:title", _TITLE_LENGTH, needed=True),
         resources=Resources(vcpus, ram, disk + ephemeral, gpus_of(specs)),
     )
