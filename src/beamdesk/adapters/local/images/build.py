@@ -89,6 +89,12 @@ class Builder:
         hashes = (plain.layers[0], *(layer.hash for layer in chain))
         return Built(plain.image, image_hash(hashes), hashes)
 
+    def isolate(self) -> None:
+        """Keep the mounts of this process from everybody else, once; whatever happens they vanish with it."""
+        if not self._isolated:
+            chroot.own_mounts()
+            self._isolated = True
+
     def used_layers(self) -> frozenset[str]:
         """Return the hashes of all layers that the present recipes use."""
         return frozenset(layer for image_id in self._recipes.image_ids() for layer in self.plan(image_id).layers)
@@ -179,9 +185,7 @@ class Builder:
     @contextlib.contextmanager
     def _work(self, layer_hash: str, below: tuple[Layer, ...]) -> Iterator[tuple[Path, Path]]:
         """Give a root to work on and the folder that becomes the layer."""
-        if not self._isolated:
-            chroot.own_mounts()
-            self._isolated = True
+        self.isolate()
         folder = self._cache.begin_layer(layer_hash)
         upper = folder / "upper"
         upper.mkdir(mode=0o755)
