@@ -1,0 +1,263 @@
+"""Calls to the services of one place: threads, time limits, retries, microversions. Knows HTTP and nothing of desktops.
+
+openstacksdk reads clouds.yaml and secure.yaml, signs in and keeps the token; keystoneauth finds the endpoints. Every call runs in a
+thread of the place's own small pool, so that a cloud that hangs blocks nobody else, and ends after `OpenStackConfig.timeout_s`.
+Only reading is tried again, with jitter; a write whose answer was lost raises `CloudUnavailable`, and whoever called observes.
+Nothing that is sent or received is logged: user-data holds a nonce, headers hold tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar, cast
+
+import openstack.config
+import requests
+from keystoneauth1 import exceptions as ksa
+from keystoneauth1.adapter import Adapter
+from openstack import exceptions as sdk
+from openstack.config.cloud_region import CloudRegion
+
+from beamdesk.adapters.openstack.config import OpenStackConfig, Place
+from beamdesk.adapters.openstack.errors import Service, read_problem, refusal, too_old, unreachable
+from beamdesk.domain.errors import CloudError, CloudUnavailable, ConfigurationError
+
+Json = Mapping[str, object]
+T = TypeVar("T")
+
+NEEDED = (2, 52)
+"""Nova's oldest microversion that can tag a server while making it: a server without tag would be nobody's."""
+PREFERRED = (2, 79)
+"""The newest whose forms the driver knows; an older cloud gets what it has."""
+TRIES = 3
+PAGE = 500
+MOST_PAGES = 100
+
+_VERSIONS = {
+    Service.COMPUTE: ("2.1", "2.latest"),
+    Service.NETWORK: ("2", "2.latest"),
+    Service.IMAGE: ("2", "2.latest"),
+    Service.VOLUME: ("3", "3.latest"),
+    Service.PLACEMENT: ("1", "1.latest"),
+    Service.IDENTITY: ("3", "3.latest"),
+}
+_TRANSIENT = frozenset({429, 502, 503, 504})
+_NO_SERVICE = (ksa.EndpointNotFound, ksa.VersionNotAvailable)
+_NO_ANSWER = (ksa.ConnectionError, ksa.DiscoveryFailure, requests.RequestException, ksa.RetriableConnectionFailure)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer that was asked for: a 2xx, or a status that the caller accepts. ``date``: the service's clock (HTTP date)."""
+
+    status: int
+    data: Json
+    kind: str = ""
+    message: str = ""
+    date: str = ""
+
+
+def open_region(place: Place, config: OpenStackConfig) -> CloudRegion:
+    """Read the place's entry in clouds.yaml. Asks nobody yet.
+
+    Raises:
+        ConfigurationError: no such entry, or it lacks something; the text never holds a value of it.
+    """
+    files = [str(config.clouds_yaml)] if config.clouds_yaml else None
+    secure = [str(config.clouds_yaml.with_name("secure.yaml"))] if config.clouds_yaml else None
+    try:
+        loader = openstack.config.OpenStackConfig(config_files=files, secure_files=secure, app_name="beamdesk")
+        if place.cloud not in loader.get_cloud_names():
+            known = ", ".join(sorted(loader.get_cloud_names())) or "none"
+            raise ConfigurationError(f"clouds.yaml has no cloud {place.cloud} (it has: {known}). Correct openstack.cloud.")
+        return loader.get_one(cloud=place.cloud, region_name=place.region or None)
+    except (sdk.SDKException, ksa.ClientException) as error:
+        cause = type(error).__name__
+        text = f"The cloud {place.cloud} in clouds.yaml cannot be used ({cause}). Compare it with `openstack --os-cloud`."
+        raise ConfigurationError(text) from error
+
+
+class Connection:
+    """The services of one place. Safe to use from one event loop."""
+
+    def __init__(self, place: Place, config: OpenStackConfig, *, jitter: Callable[[], float] = random.random) -> None:
+        self.place = place
+        self._region = open_region(place, config)
+        self._timeout_s = config.timeout_s
+        self._jitter = jitter
+        self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix=f"openstack-{place.name}")
+        self._lock = threading.Lock()
+        self._adapters: dict[Service, Adapter] = {}
+        self._microversion: str | None = None
+
+    async def call(
+        self,
+        service: Service,
+        method: str,
+        path: str,
+        doing: str,
+        *,
+        body: Json | None = None,
+        query: Mapping[str, str] | None = None,
+        accept: frozenset[int] = frozenset(),
+    ) -> Reply:
+        """Send one request. ``doing`` completes "when asked to ..." in an error. ``accept``: statuses that are no error here.
+
+        Raises:
+            CloudUnavailable: no answer, or none that tells what happened. CloudRefused: a definite no. CloudError: no, for now.
+        """
+        version = await self.microversion() if service is Service.COMPUTE else None
+        send = partial(self._send, service, method, path, body, query, version)
+        tries = TRIES if method == "GET" else 1
+        while True:
+            tries -= 1
+            try:
+                response = await self._in_thread(service, doing, send)
+            except CloudUnavailable:
+                if not tries:
+                    raise
+            else:
+                if response.status_code not in _TRANSIENT or response.status_code in accept or not tries:
+                    return _reply(service, doing, response, accept)
+            await asyncio.sleep((0.2 + 0.3 * self._jitter()) * (TRIES - tries))
+
+    async def pages(
+        self, service: Service, path: str, collection: str, doing: str, query: Mapping[str, str]
+    ) -> AsyncIterator[list[Json]]:
+        """Yield the pages of a list, each with one request; a page that is not full is the last, without another request."""
+        query = {**query, "limit": str(PAGE)}
+        for _page in range(MOST_PAGES):
+            reply = await self.call(service, "GET", path, doing, query=query)
+            items = cast("list[Json]", reply.data.get(collection) or [])
+            yield items
+            if not items or (len(items) < PAGE and f"{collection}_links" not in reply.data):
+                return
+            query["marker"] = str(items[-1].get("id"))
+        raise CloudError(f"OpenStack's list does not end when asked to {doing}. Beamdesk looks again.")
+
+    async def microversion(self) -> str:
+        """Return the microversion to use with Nova: the newest that both know.
+
+        Raises:
+            NotSupported: Nova is too old.
+        """
+        if self._microversion is None:
+            least, most = await self._in_thread(Service.COMPUTE, "tell its versions", self._offered)
+            if most < NEEDED or least > PREFERRED:
+                raise too_old(".".join(map(str, most)) if any(most) else "", ".".join(map(str, NEEDED)))
+            self._microversion = ".".join(map(str, min(most, PREFERRED)))
+        return self._microversion
+
+    async def has(self, service: Service) -> bool:
+        """Tell whether the cloud's catalogue has this service."""
+        try:
+            await self._in_thread(service, "tell its address", lambda: self._adapter(service).get_endpoint())
+        except CloudError as error:
+            if error.context.get("kind") == "EndpointNotFound":
+                return False
+            raise
+        return True
+
+    async def project_id(self) -> str:
+        """Return the id of the project that the credentials belong to."""
+        find = partial(self._adapter(Service.COMPUTE).get_project_id)
+        return str(await self._in_thread(Service.IDENTITY, "sign in", find))
+
+    def close(self) -> None:
+        """Take no more calls; those under way end by themselves."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _in_thread(self, service: Service, doing: str, work: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await loop.run_in_executor(self._pool, work)
+        except TimeoutError as error:
+            raise unreachable(service, doing, f"nothing within {self._timeout_s:g} s") from error
+        except (ksa.ClientException, sdk.SDKException, requests.RequestException) as error:
+            raise _translate(service, doing, error) from error
+
+    def _adapter(self, service: Service) -> Adapter:
+        with self._lock:
+            if service not in self._adapters:
+                least, most = _VERSIONS[service]
+                self._adapters[service] = Adapter(
+                    session=self._region.get_session(),
+                    service_type=self._region.get_service_type(str(service)),
+                    interface=self._region.get_interface(str(service)),
+                    region_name=self._region.get_region_name(str(service)),
+                    endpoint_override=self._region.get_endpoint(str(service)),
+                    min_version=least,
+                    max_version=most,
+                )
+            return self._adapters[service]
+
+    def _offered(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        data = self._adapter(Service.COMPUTE).get_endpoint_data()
+        return _numbers(data.min_microversion if data else None), _numbers(data.max_microversion if data else None)
+
+    def _send(
+        self,
+        service: Service,
+        method: str,
+        path: str,
+        body: Json | None,
+        query: Mapping[str, str] | None,
+        version: str | None,
+    ) -> requests.Response:
+        return self._adapter(service).request(
+            path,
+            method,
+            json=body,
+            params=query,
+            microversion=version,
+            raise_exc=False,
+            log=False,
+            timeout=self._timeout_s,
+            redirect=False,
+        )
+
+
+def _numbers(version: tuple[int | float, ...] | None) -> tuple[int, ...]:
+    return tuple(int(part) for part in version or (0,))
+
+
+def _reply(service: Service, doing: str, response: requests.Response, accept: frozenset[int]) -> Reply:
+    status, date = response.status_code, response.headers.get("Date", "")
+    if status >= 400:
+        problem = read_problem(service, status, response.text)
+        if status not in accept:
+            raise refusal(problem, doing)
+        return Reply(status, {}, problem.kind, problem.message, date)
+    if not response.content:
+        return Reply(status, {}, date=date)
+    try:
+        data = json.loads(response.content)
+    except ValueError as error:
+        raise unreachable(service, doing, "its answer is not JSON") from error
+    return Reply(status, data if isinstance(data, dict) else {}, date=date)
+
+
+def _translate(service: Service, doing: str, error: Exception) -> CloudError:
+    if isinstance(error, ksa.Unauthorized):
+        return refusal(read_problem(Service.IDENTITY, 401, json.dumps({"message": error.message or ""})), "sign in")
+    if isinstance(error, _NO_SERVICE):
+        return CloudError(
+            f"The cloud's catalogue has no {service} service for Beamdesk's account. An operator must look at clouds.yaml.",
+            kind="EndpointNotFound",
+        )
+    if isinstance(error, ksa.HttpError) and not isinstance(error, _NO_ANSWER):
+        message = json.dumps({"message": str(error.message or "")})
+        return refusal(read_problem(Service.IDENTITY, error.http_status or 500, message), "sign in")
+    if isinstance(error, ksa.SSLError):
+        return unreachable(service, doing, "its certificate is not trusted: set cacert in clouds.yaml")
+    if isinstance(error, _NO_ANSWER):
+        return unreachable(service, doing, "no connection")
+    return unreachable(service, doing, type(error).__name__)
