@@ -10,7 +10,7 @@ from pathlib import Path
 from beamdesk.guest import accounts, processes, storage
 from beamdesk.guest.activity import CpuMeter
 from beamdesk.guest.client import GuestApi
-from beamdesk.guest.config import AgentFiles
+from beamdesk.guest.config import AgentConfig, AgentFiles
 from beamdesk.guest.console import Console
 from beamdesk.guest.errors import ApiUnavailable, GuestError, Refused
 from beamdesk.guest.observer import Observer
@@ -43,14 +43,14 @@ class Agent:
         processes.forbid_new_privileges()
         try:
             config = self._files.config()
-            api = GuestApi(config.enrol_url)
-            identity = self._enrol(api, persistent=config.persistent)
+            api = GuestApi(config.enrol_url, ca=config.ca)
+            identity = self._enrol(api, config)
         except GuestError as error:
             self._console.say("failure", cause=error)
             return 1
         if identity is None:
             return 0
-        self._serve(identity, api, GuestApi(config.enrol_url))
+        self._serve(identity, api, GuestApi(config.enrol_url, ca=config.ca))
         self._console.say("stopped")
         return self._exit_code
 
@@ -62,16 +62,16 @@ class Agent:
 
     # -- enrolment
 
-    def _enrol(self, api: GuestApi, *, persistent: bool) -> Identity | None:
+    def _enrol(self, api: GuestApi, config: AgentConfig) -> Identity | None:
         """Return our identity, kept or new; None if told to stop meanwhile."""
         self._progress.set(StepName.ENROL, StepState.RUNNING)
-        identity = self._files.identity() if persistent else None
+        identity = self._files.identity() if config.persistent and not self._files.has_nonce() else None
         if identity is None:
             nonce = self._files.nonce()
             self._console.hide(nonce)
             identity = self._spend(api, nonce)
-            if identity and persistent:
-                self._files.keep_identity(identity)
+            if identity and config.persistent:
+                self._files.keep(config, identity)
         if identity:
             self._console.hide(identity.token)
             self._console.hide(identity.stream.secret)
@@ -136,6 +136,8 @@ class Agent:
             self._progress.set(step, StepState.RUNNING)
             person = accounts.ensure(identity.account)
             accounts.make_runtime(person)
+            # a home of its own comes before what is put into it
+            storage.ensure(tuple(mount for mount in identity.mounts if mount.target == str(person.home)))
             accounts.fill_home(person)
             self._progress.set(step, StepState.DONE)
             step = StepName.STORAGE

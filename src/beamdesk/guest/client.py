@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -32,13 +33,16 @@ class _UnixConnection(http.client.HTTPConnection):
 class GuestApi:
     """Client of the guest API at ``url``; one connection, kept open, for use by one thread.
 
+    ``ca``: certificates (PEM) of the only authorities trusted for ``https``; empty = the system's.
+
     Raises:
-        ConfigError: the URL is neither ``http+unix:`` nor ``https:``.
+        ConfigError: the URL is neither ``http+unix:`` nor ``https:``, or ``ca`` holds no certificate.
     """
 
-    def __init__(self, url: str, *, timeout: float = TIMEOUT_S) -> None:
+    def __init__(self, url: str, *, ca: str = "", timeout: float = TIMEOUT_S) -> None:
         self._url = urlsplit(url)
         self._timeout = timeout
+        self._tls = _tls(ca) if self._url.scheme == "https" else None
         self._token = ""
         self._connection: http.client.HTTPConnection | None = None
         if self._url.scheme not in ("http+unix", "https"):
@@ -79,7 +83,7 @@ class GuestApi:
     def _connect(self) -> http.client.HTTPConnection:
         if self._url.scheme == "http+unix":
             return _UnixConnection(self._url.path, self._timeout)
-        return http.client.HTTPSConnection(self._url.hostname or "", self._url.port, timeout=self._timeout)
+        return http.client.HTTPSConnection(self._url.hostname or "", self._url.port, timeout=self._timeout, context=self._tls)
 
     def _post(self, path: str, body: bytes, content_type: str = "application/json") -> bytes:
         headers = {"Content-Type": content_type}
@@ -90,6 +94,8 @@ class GuestApi:
             status, answer = self._exchange(path, body, headers)
         except (OSError, http.client.HTTPException) as error:
             self.close()
+            if isinstance(error, ssl.SSLCertVerificationError):
+                raise ApiUnavailable(f"the guest API's certificate is not trusted: {error.verify_message}") from error
             if not reused:
                 raise ApiUnavailable(f"the guest API cannot be reached ({type(error).__name__})") from error
             # the server may have closed the idle connection: that says nothing about the request
@@ -117,3 +123,13 @@ class GuestApi:
             return decode(kind, answer)
         except MalformedMessage as error:
             raise ApiError(f"the guest API's answer is malformed: {error}") from error
+
+
+def _tls(ca: str) -> ssl.SSLContext:
+    """Return the context for a server that must prove its name; trusts ``ca`` only, where it is given."""
+    try:
+        context = ssl.create_default_context(cadata=ca or None)
+    except ssl.SSLError as error:
+        raise ConfigError("ca holds no certificate in PEM form") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context

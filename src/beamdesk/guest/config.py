@@ -1,4 +1,8 @@
-"""What the agent finds at start: where to enrol, and the one-time nonce. Reads files; the nonce's file is removed once spent."""
+"""What the agent finds at start: where to enrol, and the one-time nonce. Reads files; the nonce's file is removed once spent.
+
+A machine's first boot puts both below ``/run``, which the next boot begins empty: what a persistent agent needs again is kept on
+disk, readable by root only.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +24,14 @@ class AgentConfig:
     """Contents of ``config.json``.
 
     ``enrol_url``: ``http+unix:///path/to/socket`` or ``https://host[:port]``. ``persistent``: keep the identity over reboots, as a
-    virtual machine needs; a container gets a new nonce at each start.
+    virtual machine needs; a container gets a new nonce at each start. ``ca``: certificates (PEM) of the only authorities trusted for
+    ``https``; empty = the system's.
     """
 
     enrol_url: str
     desktop_id: str
     persistent: bool = False
+    ca: str = ""
 
 
 class AgentFiles:
@@ -35,17 +41,23 @@ class AgentFiles:
         self._config = run / "config.json"
         self._nonce = run / "nonce"
         self._identity = state / "identity.json"
+        self._kept_config = state / "config.json"
 
     def config(self) -> AgentConfig:
-        """Read the configuration.
+        """Read the configuration of this boot, or the one kept from an earlier boot.
 
         Raises:
             ConfigError: missing or malformed.
         """
+        path = self._kept_config if not self._config.exists() and self._kept_config.exists() else self._config
         try:
-            return decode(AgentConfig, _read(self._config))
+            return decode(AgentConfig, _read(path, private=path == self._kept_config))
         except MalformedMessage as error:
-            raise ConfigError(f"{self._config}: {error}") from error
+            raise ConfigError(f"{path}: {error}") from error
+
+    def has_nonce(self) -> bool:
+        """Tell whether there is a nonce to spend: a kept identity is then somebody's older one, perhaps another machine's."""
+        return os.path.lexists(self._nonce)
 
     def nonce(self) -> str:
         """Return the one-time nonce.
@@ -69,16 +81,23 @@ class AgentFiles:
         except MalformedMessage as error:
             raise ConfigError(f"{self._identity}: {error}") from error
 
-    def keep_identity(self, identity: Identity) -> None:
-        """Keep the identity for the next boot, readable by root only."""
-        self._identity.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = self._identity.with_suffix(".new")
-        with contextlib.suppress(FileNotFoundError):
-            draft.unlink()
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(encode(identity))
-        draft.rename(self._identity)
+    def keep(self, config: AgentConfig, identity: Identity) -> None:
+        """Keep both for the next boot, readable by root only; the identity last, as it is of no use without the other."""
+        _keep(self._kept_config, encode(config))
+        _keep(self._identity, encode(identity))
+
+
+def _keep(path: Path, content: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_suffix(".new")
+    with contextlib.suppress(FileNotFoundError):
+        draft.unlink()
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(fd)
+    draft.rename(path)
 
 
 def _read(path: Path, *, private: bool = False) -> bytes:

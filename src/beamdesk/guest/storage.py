@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from beamdesk.guest import home_disk, mount_units
 from beamdesk.guest.accounts import Person
 from beamdesk.guest.errors import SetupError
 from beamdesk.protocol.guest import Mount
 
-_KINDS = frozenset({"bind", "nfs", "nfs4", "ceph", "lustre"})
-_MOUNT_TIMEOUT_S = 30.0
+_UNITS = Path("/run/systemd/system")
+"""Units of this boot; the folder above it is there exactly where systemd is the init."""
+_SECRETS = Path("/run/beamdesk/storage")
+_MOUNT_TIMEOUT_S = mount_units.TIMEOUT_S + 30.0
 _NEARLY_FULL = 0.01
 
 
@@ -43,8 +46,7 @@ def ensure(mounts: tuple[Mount, ...], mountinfo: Path = Path("/proc/self/mountin
     Raises:
         SetupError: a folder is not there or not as writable as it must be.
     """
-    for mount in mounts:
-        _check(mount)
+    mounts = tuple(map(_checked, mounts))
     present = mounted(mountinfo.read_text(encoding="utf-8"))
     for mount in mounts:
         if mount.kind != "bind" and mount.target not in present:
@@ -72,18 +74,71 @@ def home_warning(person: Person) -> str:
     return ""
 
 
-def _check(mount: Mount) -> None:
-    parts = mount.target.split("/")
-    if mount.kind not in _KINDS:
-        raise SetupError(f"storage of kind {mount.kind!r} is not supported")
-    if not mount.target.startswith(("/data/", "/home/")) or ".." in parts or "," in mount.source or mount.source.startswith("-"):
-        raise SetupError("a mount has a target or source that is not allowed")
+def _checked(mount: Mount) -> Mount:
+    """Return the mount with its true source, once it is known to be allowed."""
+    if mount.kind == "bind":
+        if not mount.target.startswith(("/data/", "/home/")) or ".." in mount.target.split("/"):
+            raise SetupError("a mount has a target that is not allowed: it must lie below /data or /home")
+        return mount
+    if mount.kind == "disk" and mount.source == "auto":
+        mount = replace(mount, source=home_disk.find())
+    mount_units.options(mount)
+    return mount
 
 
 def _mount(mount: Mount) -> None:
-    options = f"{'rw' if mount.writable else 'ro'},nosuid,nodev"
+    secret = _secret_file(mount) if mount.secret else ""
     Path(mount.target).mkdir(parents=True, exist_ok=True)
-    command = ["mount", "-t", mount.kind, "-o", options, "--", mount.source, mount.target]
+    if _UNITS.parent.is_dir():  # sd_booted(3)
+        _mount_by_unit(mount, secret)
+    else:
+        command = ["mount", "-t", mount_units.fs_type(mount), "-o", mount_units.options(mount, secret), "--"]
+        _run(mount, [*command, mount.source, mount.target])
+
+
+def _mount_by_unit(mount: Mount, secret: str) -> None:
+    unit = mount_units.unit_name(mount.target)
+    _UNITS.mkdir(exist_ok=True)
+    (_UNITS / unit).write_text(mount_units.render(mount, secret), encoding="utf-8")
+    _run(mount, ["systemctl", "daemon-reload"])
+    try:
+        _run(mount, ["systemctl", "start", "--", unit])
+    except SetupError as error:
+        raise SetupError(f"{mount.target} cannot be mounted: {_last_words(unit) or error}") from error
+
+
+def _last_words(unit: str) -> str:
+    """Return what the mount program said last, from the journal."""
+    command = [
+        "journalctl",
+        "--no-pager",
+        "--quiet",
+        "--output=cat",
+        "--lines=20",
+        f"--unit={unit}",
+        "_COMM=mount",
+        "+",
+        f"UNIT={unit}",
+    ]
+    try:
+        said = subprocess.run(command, check=False, capture_output=True, text=True, timeout=10).stdout.splitlines()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return next((line.strip() for line in reversed(said) if "mount" in line and unit not in line), "")
+
+
+def _secret_file(mount: Mount) -> str:
+    """Write the secret where only root can read it, in memory."""
+    _SECRETS.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = _SECRETS / mount_units.unit_name(mount.target)
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(fd, "w") as file:
+        file.write(mount.secret)
+    return str(path)
+
+
+def _run(mount: Mount, command: list[str]) -> None:
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_MOUNT_TIMEOUT_S)
     except subprocess.TimeoutExpired as error:

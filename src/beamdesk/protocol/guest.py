@@ -7,7 +7,7 @@ The agent holds a one-time enrolment nonce (32 random bytes, URL-safe base64, in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 ENROL_PATH = "/guest/v1/enrol"
@@ -78,13 +78,17 @@ class Account:
 class Mount:
     """Storage the desktop shows at ``target``.
 
-    ``kind`` ``bind`` is already mounted by the host (the agent only checks it); ``nfs`` and others are mounted by the agent.
+    ``kind`` ``bind`` is already mounted by the host (the agent only checks it); the others are mounted by the agent: ``nfs``,
+    ``nfs4``, ``oceanstor``, ``lustre``, ``ceph``, and ``disk``, a volume of the cloud (source ``auto``: the one that was attached as home).
+    ``options``: further mount options. ``secret``: the key of a ``ceph`` client.
     """
 
     kind: str
     source: str
     target: str
     writable: bool
+    options: str = ""
+    secret: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

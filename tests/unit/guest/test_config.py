@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from beamdesk.guest.config import AgentFiles
+from beamdesk.guest.config import AgentConfig, AgentFiles
 from beamdesk.guest.errors import ConfigError
 from beamdesk.protocol.guest import Account, Identity, Stream
 
@@ -55,6 +55,21 @@ def test_malformed_configuration_names_the_field(files, tmp_path):
 
 def test_a_kept_identity_is_private_and_comes_back(files, tmp_path):
     assert files.identity() is None
-    files.keep_identity(IDENTITY)
-    assert (tmp_path / "state" / "identity.json").stat().st_mode & 0o777 == 0o600
+    files.keep(files.config(), IDENTITY)
+    for name in ("identity", "config"):
+        assert (tmp_path / "state" / f"{name}.json").stat().st_mode & 0o777 == 0o600
     assert files.identity() == IDENTITY
+
+
+def test_the_next_boot_finds_the_configuration_that_the_first_one_brought(files, tmp_path):
+    files.keep(AgentConfig("https://beamdesk.example", "d1", persistent=True, ca="PEM"), IDENTITY)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "nonce").unlink()
+    assert files.config() == AgentConfig("https://beamdesk.example", "d1", persistent=True, ca="PEM")
+    assert not files.has_nonce()
+
+
+def test_the_configuration_of_this_boot_wins_over_a_kept_one(files):
+    files.keep(AgentConfig("https://old.example", "d0", persistent=True), IDENTITY)
+    assert files.config().enrol_url == "http+unix:///x"
+    assert files.has_nonce()

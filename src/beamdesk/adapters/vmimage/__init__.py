@@ -1,5 +1,6 @@
-"""Makes virtual machine images of the recipes in ``deploy/images/``: the layers that containers use, one more below the guest agent, on a
-disk that boots by itself.
+"""Makes virtual machine images of the recipes in ``deploy/images/``.
+
+They are the layers that containers use, with one more below the guest agent, on a disk that boots by itself.
 
 ``python -m beamdesk.adapters.vmimage build general --out general.qcow2`` writes::
 
@@ -8,6 +9,6 @@ disk that boots by itself.
     general.qcow2.vmlinuz    with --kernel: the kernel and
     general.qcow2.initrd     its initramfs, for clouds that boot a kernel directly
 
-``python -m beamdesk.adapters.vmimage upload general.qcow2 --cloud NAME`` puts it into Glance. Building runs as root and needs the packages
-of ``deploy/packages-vm.txt``; it must not know desktops, people or a running deployment.
+``python -m beamdesk.adapters.vmimage upload general.qcow2 --cloud NAME`` puts it into Glance. Building runs as root and
+needs the packages of ``deploy/packages-vm.txt``; it must not know desktops, people or a running deployment.
 """

@@ -1,4 +1,4 @@
-"""Makes a bootable disk of a folder: partition table, boot loader for BIOS and UEFI, one ext4 file system. No loop device is needed.
+"""Makes a bootable disk of a folder: partition table, boot loader for BIOS and UEFI, one ext4 file system. Needs no loop device.
 
 Layout, in sectors of 512 bytes: 0 master boot record, 1..2047 GRUB's core image, 2048.. EFI system partition (FAT), then the root
 partition to the end, so that it can grow with the disk. A table of the old kind (MBR): GRUB's core image follows its first

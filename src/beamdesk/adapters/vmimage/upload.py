@@ -1,8 +1,9 @@
-"""Puts a built disk into Glance, with its properties. Uploading what is there already does nothing; older versions are left alone."""
+"""Puts a built disk into Glance, with its properties. What is there already is not sent again; older versions are left alone."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 from beamdesk.adapters.local.images.errors import ImageError
 from beamdesk.adapters.vmimage.build import Manifest, read_manifest
@@ -42,7 +43,7 @@ def upload(disk: Path, cloud: str, *, public: bool = False, checked: bool = True
             allow_duplicates=True,
             wait=True,
             meta={},
-            **manifest.properties,
+            **cast("dict[str, Any]", manifest.properties),
         )
     except SDKException as error:
         raise ImageError(f"the image could not be uploaded to {cloud}: {error}") from error
