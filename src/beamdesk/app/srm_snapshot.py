@@ -1,0 +1,148 @@
+"""The scheduling core's state as a document: what a nova-scheduler reads in the background. Also records as the core's facts.
+
+Used cards are written as claims of whoever holds them, without CPU and memory: those are Nova's to count. A number not known
+is 0, so that no request with a minimum ever gets such a card.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from hashlib import sha256
+
+import structlog
+
+from beamdesk.app.context import App
+from beamdesk.app.srm import is_stale
+from beamdesk.domain.errors import NotSignedIn, TooManyRequests
+from beamdesk.domain.secrets import hash_secret
+from beamdesk.domain.srm import CardState, DeviceRecord, HostRecord
+from beamdesk.protocol import srm as wire
+from beamdesk.scheduling.cards import Card, CardMode, Geometry, Profile
+from beamdesk.scheduling.claims import Claim, Grant, restore
+from beamdesk.scheduling.errors import SchedulingError
+from beamdesk.scheduling.host import HostFacts, NumaNode
+from beamdesk.scheduling.state import HostTable
+from beamdesk.scheduling.wire import publish, write_snapshot
+
+_LOG = structlog.get_logger("beamdesk.srm")
+
+
+def core_card(device: DeviceRecord) -> Card:
+    """Return a device as the scheduling core sees it. Missing cards are failed."""
+    facts = device.facts
+    return Card(
+        address=device.address,
+        model=facts.model,
+        memory_mib=facts.memory_mib or 0,
+        cores=facts.cores or 0,
+        bandwidth_gbs=facts.bandwidth_gbs or 0,
+        clock_mhz=facts.clock_mhz or 0,
+        state=device.state if device.present else CardState.FAILED,
+        mode=CardMode(facts.mode.value),
+        numa=facts.numa,
+        geometry=_geometry(facts.parts) if facts.parts is not None else None,
+    )
+
+
+def _geometry(parts: wire.PartsFacts) -> Geometry:
+    profiles = tuple(Profile(one.name, one.milli, one.span, one.starts) for one in parts.profiles)
+    return Geometry(parts.name, parts.slots, profiles, parts.mixed)
+
+
+def core_host(host: HostRecord, devices: Iterable[DeviceRecord], *, stale: bool) -> HostFacts | None:
+    """Return a host as the scheduling core sees it; None when it never reported, or says what the core cannot take."""
+    facts = host.facts
+    if facts is None:
+        return None
+    try:
+        return HostFacts(
+            name=host.name,
+            cpu_milli=1000 * facts.cpus,
+            memory_mib=facts.memory_mib,
+            disk_gib=facts.disk_gib,
+            cards=tuple(core_card(device) for device in devices),
+            numa=tuple(NumaNode(1000 * node.cpus, node.memory_mib) for node in facts.numa),
+            aggregates=frozenset(host.aggregates),
+            dedicated=host.dedicated,
+            enabled=host.enabled,
+            stale=stale,
+        )
+    except SchedulingError as error:
+        _LOG.warning("srm.host_left_out", host=host.name, reason=error.message)
+        return None
+
+
+async def core_hosts(app: App) -> tuple[HostFacts, ...]:
+    """Return all hosts that reported, as the core's facts, with the states of their cards as they are now."""
+    async with app.store.begin() as tx:
+        hosts, devices = await tx.srm.hosts(), await tx.srm.devices()
+    of: dict[str, list[DeviceRecord]] = {}
+    for device in devices:
+        of.setdefault(device.host, []).append(device)
+    found = (core_host(host, of.get(host.name, ()), stale=is_stale(app, host)) for host in hosts)
+    return tuple(one for one in found if one is not None)
+
+
+async def core_table(app: App) -> HostTable:
+    """Return the state as a table of the core: used cards are claims of their holders."""
+    hosts = await core_hosts(app)
+    async with app.store.begin() as tx:
+        devices = await tx.srm.devices()
+    known = {host.name for host in hosts}
+    used = [device for device in devices if device.state is CardState.USED and device.present and device.host in known]
+    taken = {(device.host, device.address) for device in used}
+    table = HostTable([_as_if_free(host, taken) for host in hosts])
+    for claim in _claims(used):
+        restore(table, claim)
+    return table
+
+
+def _as_if_free(host: HostFacts, taken: set[tuple[str, str]]) -> HostFacts:
+    """Return the host as it is without its servers: a card that is claimed becomes used by its claim."""
+    cards = tuple(replace(card, state=CardState.FREE) if (host.name, card.address) in taken else card for card in host.cards)
+    return replace(host, cards=cards)
+
+
+def _claims(used: Iterable[DeviceRecord]) -> list[Claim]:
+    grants: dict[tuple[str, str], list[Grant]] = {}
+    for device in used:
+        holder = device.holder or f"unknown:{device.address}"
+        grants.setdefault((holder, device.host), []).append(Grant(device.address))
+    names: set[str] = set()
+    claims = []
+    for (holder, host), held in grants.items():
+        name = f"{holder}@{host}" if holder in names or not holder or holder.startswith("unknown:") else holder
+        names.add(name)
+        claims.append(Claim(name, host, 0, 0, grants=tuple(held)))
+    return claims
+
+
+async def snapshot(app: App, credential: str, *, address: str) -> tuple[str, str]:
+    """Return the snapshot document and a tag that stays the same while nothing but the time changes.
+
+    Raises:
+        NotSignedIn: no program has this credential. TooManyRequests.
+    """
+    now = app.clock.now()
+    digest = hash_secret(credential)
+    async with app.store.begin() as tx:
+        known = await tx.srm.consumer_by_token(digest)
+    if known is None or not hmac.compare_digest(known[1], digest):
+        _take(app, "stranger", address)
+        raise NotSignedIn("No program has this credential (any more).")
+    _take(app, "snapshot", known[0])
+    async with app.store.begin(write=True) as tx:
+        await tx.srm.touch_consumer(known[0], now)
+    table = await core_table(app)
+    tag = sha256(write_snapshot(publish(table, 0.0)).encode()).hexdigest()[:32]
+    return write_snapshot(publish(table, now.timestamp())), f'"{tag}"'
+
+
+def _take(app: App, kind: str, key: str) -> None:
+    limit = app.limits.srm_snapshot if kind == "snapshot" else app.limits.srm_stranger
+    wait_s = limit.take(key, app.clock.now())
+    if wait_s:
+        raise TooManyRequests("Too many requests. Slow down.", retry_after_s=math.ceil(wait_s))
