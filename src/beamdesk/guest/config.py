@@ -24,8 +24,8 @@ class AgentConfig:
     """Contents of ``config.json``.
 
     ``enrol_url``: ``http+unix:///path/to/socket`` or ``https://host[:port]``. ``persistent``: keep the identity over reboots, as a
-    virtual machine needs; a container gets a new nonce at each start. ``ca``: certificates (PEM) of the only authorities trusted for
-    ``https``; empty = the system's.
+    virtual machine needs; a container gets a new nonce at each start. ``ca``: certificates (PEM) of the only authorities
+    trusted for ``https``; empty = the system's.
     """
 
     enrol_url: str

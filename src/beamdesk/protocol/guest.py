@@ -79,7 +79,7 @@ class Mount:
     """Storage the desktop shows at ``target``.
 
     ``kind`` ``bind`` is already mounted by the host (the agent only checks it); the others are mounted by the agent: ``nfs``,
-    ``nfs4``, ``oceanstor``, ``lustre``, ``ceph``, and ``disk``, a volume of the cloud (source ``auto``: the one that was attached as home).
+    ``nfs4``, ``oceanstor``, ``lustre``, ``ceph``, and ``disk``, a volume of the cloud (source ``auto``: the one attached as home).
     ``options``: further mount options. ``secret``: the key of a ``ceph`` client.
     """
 
