@@ -39,7 +39,7 @@ class Offer:
 
 
 class OpenStackCatalog:
-    """A `Catalog` over one cloud. ``names``: see `read_flavors`. ``now`` is a monotonic clock in seconds (the loop's unless given)."""
+    """A `Catalog` over one cloud. ``names``: see `read_flavors`. ``now``: a monotonic clock in seconds, the loop's unless given."""
 
     def __init__(self, read: ReadLists, names: Mapping[str, str] | None = None, *, now: Callable[[], float] | None = None) -> None:
         self._read = read

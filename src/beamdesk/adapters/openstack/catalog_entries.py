@@ -181,11 +181,11 @@ def read_flavors(entries: Iterable[Raw], names: Mapping[str, str] | None = None)
             continue
         try:
             flavor = read_flavor(entry, ours.get(str(entry.get("name"))) or ours.get(str(entry.get("id"))))
-            if flavor.id in read:
-                raise ValueError(f"another flavor has the name {flavor.id} too")
-            read[flavor.id] = flavor
         except ValueError as error:
             left.append(_left("flavor", entry, str(error)))
+            continue
+        if read.setdefault(flavor.id, flavor) is not flavor:
+            left.append(_left("flavor", entry, f"another flavor has the name {flavor.id} too"))
     return tuple(sorted(read.values(), key=_size)), tuple(left)
 
 
@@ -201,7 +201,7 @@ def specs_of(entry: Raw) -> Mapping[str, str]:
 
 
 def read_flavor(entry: Raw, name: str | None = None) -> Flavor:
-    """Return one flavor. Its id is ``name``, else the extra spec ``beamdesk:flavor``, else Nova's name, which outlives a new flavor.
+    """Return one flavor. Its id is ``name``, else the extra spec ``beamdesk:flavor``, else Nova's name.
 
     Raises:
         ValueError: it cannot be offered; the text says why.
