@@ -107,13 +107,17 @@ class Connection:
         body: Json | None = None,
         query: Mapping[str, str] | None = None,
         accept: frozenset[int] = frozenset(),
+        version: str | None = None,
     ) -> Reply:
         """Send one request. ``doing`` completes "when asked to ..." in an error. ``accept``: statuses that are no error here.
+
+        ``version``: a microversion (Placement's forms differ by it); Nova's is negotiated unless given.
 
         Raises:
             CloudUnavailable: no answer, or none that tells what happened. CloudRefused: a definite no. CloudError: no, for now.
         """
-        version = await self.microversion() if service is Service.COMPUTE else None
+        if version is None and service is Service.COMPUTE:
+            version = await self.microversion()
         send = partial(self._send, service, method, path, body, query, version)
         tries = TRIES if method == "GET" else 1
         while True:
