@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -51,6 +52,37 @@ def list_experiments(as_json: AsJson = False) -> None:
         return
     rows = ((one["id"], one["beamline"], moment(one["starts"])[:10], moment(one["ends"])[:10], one["title"]["en"]) for one in items)
     print_table(("ID", "BEAMLINE", "FROM", "TO", "TITLE"), rows, empty="You are in no experiment's team.")
+
+
+@experiments.command("team")
+def team(
+    experiment: Annotated[str, typer.Argument(help="Its id; for your own also a beginning of it.")],
+    add: Annotated[list[str] | None, typer.Option("--add", help="Take this login name into the team (operators).")] = None,
+    remove: Annotated[list[str] | None, typer.Option("--remove", help="Take it out: streams end at once, desktops stop.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show who is in an experiment's team; operators may change it."""
+    with Api.signed_in() as api:
+        path = f"/experiments/{quote(_experiment_id(api, experiment), safe='')}/team"
+        items = (
+            api.send("PATCH", path, {"add": add or [], "remove": remove or []})["items"]
+            if add or remove
+            else api.get(path)["items"]
+        )
+    if as_json:
+        print_json(items)
+        return
+    print_table(("LOGIN", "NAME"), ((one["login"], one["full_name"]) for one in items), empty="Nobody is in this team.")
+
+
+def _experiment_id(api: Api, wanted: str) -> str:
+    """Return the id of one of the caller's experiments, or what was written: operators are in no team."""
+    try:
+        return str(find_experiment(api, wanted)["id"])
+    except Failure as failure:
+        if failure.exit_code is not Exit.NOT_FOUND:
+            raise
+        return wanted
 
 
 @images.command("list")

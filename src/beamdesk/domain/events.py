@@ -32,6 +32,7 @@ class EventKind(StrEnum):
     SESSION_ENDED = "session.ended"
     GUEST_ENROLLED = "guest.enrolled"
     GUEST_REFUSED = "guest.refused"
+    TEAM_CHANGED = "experiment.team"
     DATA_READ = "data.read"
     SWEEPER_REMOVED = "sweeper.removed"
     SWEEPER_ALARM = "sweeper.alarm"

@@ -76,6 +76,12 @@ def may_apply(person: Person, experiment: Experiment) -> bool:
     return experiment.has_member(person.id)
 
 
+def may_see_team(person: Person, experiment: Experiment) -> bool:
+    """Tell whether ``person`` may learn who is in the team of ``experiment``."""
+    local_contact = person.role is Role.BEAMLINE_SCIENTIST and experiment.beamline in person.beamlines
+    return experiment.has_member(person.id) or local_contact or person.is_operator
+
+
 def may_read_data(person: Person, experiment: Experiment) -> bool:
     """Tell whether ``person`` may read the data of ``experiment``."""
     return experiment.has_member(person.id)

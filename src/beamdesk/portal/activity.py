@@ -122,6 +122,7 @@ def _entry(say: Say, event: Event, names: Names) -> Entry:
         "experiment": event.experiment or "",
         "state": _state(words, event),
         "path": event.data.get("path", ""),
+        "member": event.data.get("member", ""),
     }
     values["what"] = _what(words, event, values)
     phase = str(event.data.get("phase", ""))

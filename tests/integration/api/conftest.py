@@ -60,5 +60,10 @@ def ada(cli: Cli) -> Cli:
 
 
 @pytest.fixture
+def olga(site: Site, tmp_path: Path) -> Cli:
+    return Cli(site, tmp_path / "olga").sign_in("olga")
+
+
+@pytest.fixture
 def chen(site: Site, tmp_path: Path) -> Cli:
     return Cli(site, tmp_path / "chen").sign_in("chen")

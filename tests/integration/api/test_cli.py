@@ -103,9 +103,17 @@ def test_what_is_on_offer(ada):
     assert re.search(r"^small +1 +2 GiB +10 GiB +- +now", table, re.MULTILINE)
 
 
+def test_an_operator_changes_a_team(ada, olga):
+    assert re.search(r"^bob +Bob Meyer", ada.run("experiment", "team", "heps").stdout, re.MULTILINE)
+    assert ada.run("experiment", "team", "heps", "--remove", "bob").returncode == 1
+    assert "bob" not in olga.run("experiment", "team", "heps-2026-0147", "--remove", "bob").stdout
+    assert "bob" in olga.run("experiment", "team", "heps-2026-0147", "--add", "bob").stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
+        (("experiment", "team", "no-such"), 4, "no such experiment"),
         (("desktop", "show", "no-such"), 4, "desktop list"),
         (("desktop", "create", "--image", "windows"), 2, "Images on offer"),
         (("desktop", "create", "--flavor", "giant"), 2, "Sizes on offer"),
