@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from beamdesk.guest import accounts, processes, storage
+from beamdesk.guest import accounts, metadata, processes, storage
 from beamdesk.guest.activity import CpuMeter
 from beamdesk.guest.client import GuestApi
 from beamdesk.guest.config import AgentConfig, AgentFiles
@@ -65,13 +65,16 @@ class Agent:
     def _enrol(self, api: GuestApi, config: AgentConfig) -> Identity | None:
         """Return our identity, kept or new; None if told to stop meanwhile."""
         self._progress.set(StepName.ENROL, StepState.RUNNING)
-        identity = self._files.identity() if config.persistent and not self._files.has_nonce() else None
-        if identity is None:
-            nonce = self._files.nonce()
+        nonce = "" if config.persistent and not self._files.has_nonce() else self._files.nonce()
+        identity = None if nonce else self._files.identity()
+        if identity and (fresh := metadata.nonce()) and not self._files.was_spent(fresh):
+            nonce = fresh  # stopped and started again: the kept identity is worthless
+        if nonce or identity is None:
+            nonce = nonce or self._files.nonce()
             self._console.hide(nonce)
             identity = self._spend(api, nonce)
             if identity and config.persistent:
-                self._files.keep(config, identity)
+                self._files.keep(config, identity, nonce)
         if identity:
             self._console.hide(identity.token)
             self._console.hide(identity.stream.secret)

@@ -7,9 +7,10 @@ disk, readable by root only.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from beamdesk.guest.errors import ConfigError
@@ -35,13 +36,18 @@ class AgentConfig:
 
 
 class AgentFiles:
-    """The files of the agent below ``run`` (in memory) and ``state`` (on disk, only used by persistent identities)."""
+    """The files of the agent below ``run`` (in memory) and ``state`` (on disk, only used by persistent identities).
 
-    def __init__(self, run: Path, state: Path) -> None:
+    ``ca``: the certificates to trust, where ``config.json`` brings none.
+    """
+
+    def __init__(self, run: Path, state: Path, ca: Path = Path("/etc/beamdesk/guest-ca.pem")) -> None:
+        self._ca = ca
         self._config = run / "config.json"
         self._nonce = run / "nonce"
         self._identity = state / "identity.json"
         self._kept_config = state / "config.json"
+        self._spent = state / "spent"
 
     def config(self) -> AgentConfig:
         """Read the configuration of this boot, or the one kept from an earlier boot.
@@ -51,13 +57,23 @@ class AgentFiles:
         """
         path = self._kept_config if not self._config.exists() and self._kept_config.exists() else self._config
         try:
-            return decode(AgentConfig, _read(path, private=path == self._kept_config))
+            config = decode(AgentConfig, _read(path, private=path == self._kept_config))
         except MalformedMessage as error:
             raise ConfigError(f"{path}: {error}") from error
+        if config.ca or not self._ca.exists():
+            return config
+        return replace(config, ca=_read(self._ca).decode("ascii", "replace"))
 
     def has_nonce(self) -> bool:
         """Tell whether there is a nonce to spend: a kept identity is then somebody's older one, perhaps another machine's."""
         return os.path.lexists(self._nonce)
+
+    def was_spent(self, nonce: str) -> bool:
+        """Tell whether the kept identity was had for this nonce."""
+        try:
+            return _read(self._spent, private=True) == _digest(nonce)
+        except ConfigError:
+            return False
 
     def nonce(self) -> str:
         """Return the one-time nonce.
@@ -81,10 +97,15 @@ class AgentFiles:
         except MalformedMessage as error:
             raise ConfigError(f"{self._identity}: {error}") from error
 
-    def keep(self, config: AgentConfig, identity: Identity) -> None:
-        """Keep both for the next boot, readable by root only; the identity last, as it is of no use without the other."""
+    def keep(self, config: AgentConfig, identity: Identity, nonce: str) -> None:
+        """Keep it all for the next boot, readable by root only; the identity last, as it is of no use without the rest."""
         _keep(self._kept_config, encode(config))
+        _keep(self._spent, _digest(nonce))
         _keep(self._identity, encode(identity))
+
+
+def _digest(nonce: str) -> bytes:
+    return hashlib.sha256(nonce.encode()).hexdigest().encode()
 
 
 def _keep(path: Path, content: bytes) -> None:

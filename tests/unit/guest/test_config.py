@@ -15,7 +15,7 @@ def files(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"enrol_url": "http+unix:///x", "desktop_id": "d1"}))
     (tmp_path / "nonce").write_text("abc\n")
     (tmp_path / "nonce").chmod(0o600)
-    return AgentFiles(tmp_path, tmp_path / "state")
+    return AgentFiles(tmp_path, tmp_path / "state", tmp_path / "ca.pem")
 
 
 def test_configuration_and_nonce_are_read(files):
@@ -55,14 +55,14 @@ def test_malformed_configuration_names_the_field(files, tmp_path):
 
 def test_a_kept_identity_is_private_and_comes_back(files, tmp_path):
     assert files.identity() is None
-    files.keep(files.config(), IDENTITY)
+    files.keep(files.config(), IDENTITY, "nonce")
     for name in ("identity", "config"):
         assert (tmp_path / "state" / f"{name}.json").stat().st_mode & 0o777 == 0o600
     assert files.identity() == IDENTITY
 
 
 def test_the_next_boot_finds_the_configuration_that_the_first_one_brought(files, tmp_path):
-    files.keep(AgentConfig("https://beamdesk.example", "d1", persistent=True, ca="PEM"), IDENTITY)
+    files.keep(AgentConfig("https://beamdesk.example", "d1", persistent=True, ca="PEM"), IDENTITY, "nonce")
     (tmp_path / "config.json").unlink()
     (tmp_path / "nonce").unlink()
     assert files.config() == AgentConfig("https://beamdesk.example", "d1", persistent=True, ca="PEM")
@@ -70,6 +70,21 @@ def test_the_next_boot_finds_the_configuration_that_the_first_one_brought(files,
 
 
 def test_the_configuration_of_this_boot_wins_over_a_kept_one(files):
-    files.keep(AgentConfig("https://old.example", "d0", persistent=True), IDENTITY)
+    files.keep(AgentConfig("https://old.example", "d0", persistent=True), IDENTITY, "nonce")
     assert files.config().enrol_url == "http+unix:///x"
     assert files.has_nonce()
+
+
+def test_it_is_known_which_nonce_the_kept_identity_was_had_for(files, tmp_path):
+    assert not files.was_spent("first")
+    files.keep(files.config(), IDENTITY, "first")
+    assert files.was_spent("first")
+    assert not files.was_spent("second")
+    assert "first" not in (tmp_path / "state" / "spent").read_text()
+
+
+def test_the_authority_to_trust_comes_with_the_configuration_or_in_a_file(files, tmp_path):
+    (tmp_path / "ca.pem").write_text("FILE")
+    assert files.config().ca == "FILE"
+    (tmp_path / "config.json").write_text('{"enrol_url": "https://x", "desktop_id": "d1", "ca": "OWN"}')
+    assert files.config().ca == "OWN"
