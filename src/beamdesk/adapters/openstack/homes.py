@@ -1,0 +1,120 @@
+"""Volumes of desktops on Cinder: the home, which outlives servers, and clones of prepared root disks.
+
+Cinder's names are not unique. Of homes made at the same time the oldest counts and the others are removed by who made them, unused;
+where two unused ones are found later nobody guesses which has the person's work: that is an error for an operator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from beamdesk.adapters.openstack.config import Homes
+from beamdesk.adapters.openstack.connection import Connection
+from beamdesk.adapters.openstack.errors import Service
+from beamdesk.adapters.openstack.names import CLONE_KEY, DEPLOYMENT_KEY, DESKTOP_KEY, Names
+from beamdesk.adapters.openstack.records import Volume, mapping
+from beamdesk.domain.errors import CloudError, CloudRefused
+from beamdesk.domain.ids import DesktopId
+
+_ABSENT = frozenset({404})
+_LOOK_S = 0.25
+_LOOKS = 32
+
+
+class Volumes:
+    """Volumes that carry this deployment's UUID, and no others."""
+
+    def __init__(self, connection: Connection, names: Names, homes: Homes) -> None:
+        self._connection = connection
+        self._names = names
+        self._homes = homes
+
+    async def listed(self, desktop_id: DesktopId | None = None) -> tuple[Volume, ...]:
+        """List the volumes of a desktop, or all; those that are going are not there any more."""
+        marks = {DEPLOYMENT_KEY: self._names.deployment} | ({DESKTOP_KEY: str(desktop_id)} if desktop_id is not None else {})
+        volumes = await self._matching(marks)
+        return tuple(volume for volume in volumes if volume.deployment == self._names.deployment and not volume.going)
+
+    async def _matching(self, marks: dict[str, str]) -> tuple[Volume, ...]:
+        found: list[Volume] = []
+        query = {"metadata": str(marks)}  # Cinder reads the form of a Python literal
+        async for page in self._connection.pages(Service.VOLUME, "/volumes/detail", "volumes", "list the volumes", query):
+            found += [Volume.read(record) for record in page]
+        return tuple(found)
+
+    def is_home(self, volume: Volume) -> bool:
+        """Tell whether it is a home and not a root disk."""
+        return volume.name == self._names.resource(DesktopId(volume.desktop))
+
+    async def home(self, desktop_id: DesktopId) -> Volume:
+        """Return the desktop's home, made where there is none, ready to be attached.
+
+        Raises:
+            CloudError: not ready yet. CloudRefused: an operator has to look at it.
+        """
+        homes = await self._homes_of(desktop_id)
+        if not homes:
+            body: dict[str, object] = {"size": self._homes.gib}
+            if self._homes.volume_type:
+                body["volume_type"] = self._homes.volume_type
+            made = await self._make(body, self._names.resource(desktop_id), desktop_id, {})
+            homes = await self._homes_of(desktop_id)
+            if any(volume.id != made.id for volume in homes):
+                oldest = min(homes, key=lambda volume: (volume.created_at, volume.id))
+                if oldest.id != made.id:
+                    await self.delete(made)
+                homes = (oldest,)
+        if len(homes) > 1:
+            ids = ", ".join(volume.id for volume in homes)
+            raise CloudRefused(
+                f"The desktop has more than one home volume in Cinder ({ids}). An operator must remove the wrong one."
+            )
+        return await self._ready(homes[0] if homes else made)
+
+    async def _homes_of(self, desktop_id: DesktopId) -> tuple[Volume, ...]:
+        homes = tuple(volume for volume in await self.listed(desktop_id) if self.is_home(volume))
+        return tuple(volume for volume in homes if volume.attached) or homes
+
+    async def root_clone(self, desktop_id: DesktopId, image: str, gib: int) -> Volume | None:
+        """Return a clone of the volume that an operator prepared from the image; None = nobody prepared one.
+
+        The prepared volume carries the metadata ``beamdesk_clone_of`` = the image's id.
+        """
+        masters = [volume for volume in await self._matching({CLONE_KEY: image}) if volume.status == "available"]
+        if not masters:
+            return None
+        name = f"{self._names.resource(desktop_id)}-root"
+        roots = [volume for volume in await self.listed(desktop_id) if volume.name == name and not volume.attached]
+        body = {"size": gib, "source_volid": min(masters, key=lambda volume: volume.id).id}
+        return await self._ready(roots[0] if roots else await self._make(body, name, desktop_id, {}))
+
+    async def _make(self, body: dict[str, object], name: str, desktop_id: DesktopId, more: dict[str, str]) -> Volume:
+        body = {**body, "name": name, "metadata": {**self._names.metadata(desktop_id), **more}}
+        reply = await self._connection.call(Service.VOLUME, "POST", "/volumes", "make the volume", body={"volume": body})
+        return Volume.read(mapping(reply.data, "volume"))
+
+    async def _ready(self, volume: Volume) -> Volume:
+        """Wait a little for a new volume: Nova takes none that is still being made."""
+        for _look in range(_LOOKS):
+            if volume.status == "available":
+                return volume
+            if volume.status.startswith("error"):
+                text = (
+                    f"Cinder could not make or keep the volume {volume.id} (status {volume.status}). An operator must look at it."
+                )
+                raise CloudRefused(text)
+            if volume.status not in ("creating", "downloading", "detaching"):
+                break
+            await asyncio.sleep(_LOOK_S)
+            reply = await self._connection.call(Service.VOLUME, "GET", f"/volumes/{volume.id}", "show the volume")
+            volume = Volume.read(mapping(reply.data, "volume"))
+        raise CloudError(f"The volume of the desktop is not ready yet (status {volume.status}). Beamdesk waits for it.")
+
+    async def delete(self, volume: Volume) -> None:
+        """Delete a volume; absent is success.
+
+        Raises:
+            CloudRefused: a server uses it.
+        """
+        path = f"/volumes/{volume.id}"
+        await self._connection.call(Service.VOLUME, "DELETE", path, "delete the volume", accept=_ABSENT)

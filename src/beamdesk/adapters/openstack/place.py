@@ -1,0 +1,300 @@
+"""Desktops in one place (a project in a region): observe, create, start, stop, delete. `driver` chooses the place.
+
+The steps of `create`, each of which finds what an earlier attempt left: a server with our tags; the home volume; the port, whose
+maker alone goes on; the server. A step that was refused leaves no port behind. Everything else that stays is found by its marks
+and removed by `delete_home`, the last call in a desktop's life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import structlog
+
+from beamdesk.adapters.openstack.config import Boot, OpenStackConfig, Place
+from beamdesk.adapters.openstack.connection import Connection, Json
+from beamdesk.adapters.openstack.errors import Service, explain_fault
+from beamdesk.adapters.openstack.firewall import Groups
+from beamdesk.adapters.openstack.homes import Volumes
+from beamdesk.adapters.openstack.lookups import Lookups
+from beamdesk.adapters.openstack.names import NONCE_KEY, Names, server_id
+from beamdesk.adapters.openstack.ports import Ports, PortTaken
+from beamdesk.adapters.openstack.records import NovaServer, Port
+from beamdesk.adapters.openstack.servers import Servers
+from beamdesk.adapters.openstack.userdata import user_data
+from beamdesk.domain.errors import CloudError, CloudRefused, CloudUnavailable
+from beamdesk.domain.ids import DesktopId
+from beamdesk.domain.server import Observation, Server, ServerStatus
+from beamdesk.ports.cloud import ServerSpec
+
+log = structlog.get_logger("beamdesk.openstack")
+
+MOST_CROSS_CHECKS = 5
+"""Ports whose server a list did not show are asked for one by one, so many at most; more make the observation incomplete."""
+_VOLUME_TYPE_SINCE = (2, 67)
+_WAKE = {
+    "SHUTOFF": "os-start",
+    "SHELVED": "unshelve",
+    "SHELVED_OFFLOADED": "unshelve",
+    "PAUSED": "unpause",
+    "SUSPENDED": "resume",
+}
+
+
+class PlaceDriver:
+    """The driver of one place."""
+
+    def __init__(self, place: Place, config: OpenStackConfig, deployment_id: str) -> None:
+        self.place = place
+        self.names = Names(deployment_id)
+        self.connection = Connection(place, config)
+        self.servers = Servers(self.connection, self.names)
+        self.ports = Ports(self.connection, self.names, takeover_s=2 * config.timeout_s)
+        self.volumes = Volumes(self.connection, self.names, config.homes)
+        self.groups = Groups(self.connection, self.names, config.firewall, config.stream_port)
+        self.lookups = Lookups(self.connection, config.flavors)
+        self._config = config
+        self._uses_volumes = config.homes.enabled or config.boot is Boot.CLONE
+        self._making: dict[DesktopId, asyncio.Lock] = {}
+
+    def close(self) -> None:
+        """Release the connection."""
+        self.connection.close()
+
+    async def observe(self, desktop_id: DesktopId | None = None) -> Observation:
+        """Return the servers of a desktop, or all, by two lists: Nova's by tag and Neutron's by description.
+
+        Neutron's guards against a list of Nova's that leaves a part out silently, as one with a filter does while a cell is down.
+        """
+        servers, ports = await asyncio.gather(self.servers.listed(desktop_id), self.ports.listed(desktop_id))
+        known = {server.uuid for server in servers}
+        missing = [port for port in ports if port.device and port.device not in known]
+        complete = len(missing) <= MOST_CROSS_CHECKS
+        seen = [self._seen(server, ports) for server in servers]
+        asked = missing[:MOST_CROSS_CHECKS]
+        found = await asyncio.gather(*(self.servers.get(port.device) for port in asked))
+        seen += [self._seen_by_port(server, port) for server, port in zip(found, asked, strict=True) if server]
+        return Observation(tuple(one for one in seen if one is not None), complete)
+
+    def _seen(self, server: NovaServer, ports: tuple[Port, ...]) -> Server | None:
+        desktop_id = self.servers.desktop_of(server)
+        if desktop_id is None:
+            return None
+        port = next((port for port in ports if port.device == server.uuid), None)
+        fault = explain_fault(server.fault) if server.status is ServerStatus.ERROR else ""
+        return Server(
+            server_id(self.place.name, server.uuid), desktop_id, server.status, server.created_at, self._address(port), fault
+        )
+
+    def _seen_by_port(self, server: NovaServer, port: Port) -> Server | None:
+        desktop_id = self.names.desktop_named(port.name)
+        if desktop_id is None:
+            return None
+        status = ServerStatus.UNKNOWN if server.partial else server.status
+        return Server(server_id(self.place.name, server.uuid), desktop_id, status, server.created_at, self._address(port))
+
+    def _address(self, port: Port | None) -> str | None:
+        if port is None or not port.address:
+            return None
+        host = f"[{port.address}]" if ":" in port.address else port.address
+        return f"tcp:{host}:{self._config.stream_port}"
+
+    async def create(self, spec: ServerSpec) -> Server:
+        """Make the desktop's server, or return the one that is there."""
+        lock = self._making.setdefault(spec.desktop_id, asyncio.Lock())
+        try:
+            async with lock:
+                return await self._find_or_make(spec)
+        finally:
+            if not lock.locked():
+                self._making.pop(spec.desktop_id, None)
+
+    async def _find_or_make(self, spec: ServerSpec) -> Server:
+        observed = await self.observe(spec.desktop_id)
+        alive = [server for server in observed.servers if server.status is not ServerStatus.DELETING]
+        if alive:
+            return min(alive, key=lambda server: (server.created_at, server.id))
+        if observed.servers or not observed.complete:
+            raise CloudError("The desktop's old server is still being deleted. Beamdesk waits for it.")
+        flavor, network, groups = await asyncio.gather(
+            self.lookups.flavor(spec.flavor_ref), self.lookups.network(), self.groups.wanted(spec.beamline)
+        )
+        disks = await self._disks(spec)
+        port = await self._take_port(spec.desktop_id, network, groups)
+        try:
+            uuid = await self.servers.create(await self._body(spec, flavor, port, disks))
+        except CloudUnavailable:
+            raise
+        except CloudError:
+            self.lookups.forget()
+            self.groups.forget()
+            await self.ports.delete(port)
+            raise
+        log.info("server.made", desktop=spec.desktop_id, server=uuid, place=self.place.name)
+        return Server(
+            server_id(self.place.name, uuid),
+            spec.desktop_id,
+            ServerStatus.BUILD,
+            datetime.now(UTC),
+            self._address(port),
+        )
+
+    async def _take_port(self, desktop_id: DesktopId, network: str, groups: frozenset[str] | None) -> Port:
+        try:
+            return await self.ports.take(desktop_id, network, groups)
+        except PortTaken as taken:
+            port = taken.port
+            if not port.device or await self.servers.get(port.device) is not None:
+                raise
+            log.info("port.left_bound", desktop=desktop_id, port=port.id)
+            await self.ports.delete(port)
+            return await self.ports.take(desktop_id, network, groups)
+
+    async def _disks(self, spec: ServerSpec) -> list[Json]:
+        """Return the block devices, root first; empty = the image on the host's disk and nothing else."""
+        home = await self.volumes.home(spec.desktop_id) if self._config.homes.enabled else None
+        disks: list[Json] = []
+        if self._config.boot is not Boot.IMAGE:
+            disks.append(await self._root(spec))
+        elif home is not None:
+            disks.append(
+                {
+                    "source_type": "image",
+                    "uuid": spec.image_ref,
+                    "destination_type": "local",
+                    "boot_index": 0,
+                    "delete_on_termination": True,
+                }
+            )
+        if home is not None:
+            disks.append(
+                {
+                    "source_type": "volume",
+                    "uuid": home.id,
+                    "destination_type": "volume",
+                    "boot_index": -1,
+                    "delete_on_termination": False,
+                }
+            )
+        return disks
+
+    async def _root(self, spec: ServerSpec) -> Json:
+        root: dict[str, object] = {"destination_type": "volume", "boot_index": 0, "delete_on_termination": True}
+        if self._config.boot is Boot.CLONE:
+            clone = await self.volumes.root_clone(spec.desktop_id, spec.image_ref, spec.disk_gib)
+            if clone is not None:
+                return {**root, "source_type": "volume", "uuid": clone.id}
+        version = tuple(int(part) for part in (await self.connection.microversion()).split("."))
+        if self._config.boot_volume_type and version >= _VOLUME_TYPE_SINCE:
+            root["volume_type"] = self._config.boot_volume_type
+        return {**root, "source_type": "image", "uuid": spec.image_ref, "volume_size": spec.disk_gib}
+
+    async def _body(self, spec: ServerSpec, flavor: str, port: Port, disks: list[Json]) -> Json:
+        body: dict[str, object] = {
+            "name": self.names.resource(spec.desktop_id),
+            "flavorRef": flavor,
+            "networks": [{"port": port.id}],
+            "tags": [self.names.tag, self.names.desktop_tag(spec.desktop_id)],
+            "metadata": {**self.names.metadata(spec.desktop_id), "beamdesk_experiment": spec.experiment},
+            "user_data": user_data(self._config.guest, spec.desktop_id, spec.nonce),
+            "config_drive": self._config.config_drive,
+        }
+        if self._config.boot is Boot.IMAGE:
+            body["imageRef"] = spec.image_ref
+        if disks:
+            body["block_device_mapping_v2"] = disks
+        if self.place.availability_zone:
+            body["availability_zone"] = self.place.availability_zone
+        return body
+
+    async def start(self, uuid: str, spec: ServerSpec) -> None:
+        """Start a stopped server, shelved and suspended ones included; give its guest a fresh nonce as metadata."""
+        server = await self.servers.mine(uuid)
+        if server is None or server.status is ServerStatus.DELETING:
+            raise CloudRefused("The server is gone.")
+        if self.servers.desktop_of(server) != spec.desktop_id:
+            raise CloudRefused("The server does not belong to this desktop.")
+        if server.status is ServerStatus.ERROR:
+            raise CloudRefused(explain_fault(server.fault))
+        action = _WAKE.get(server.raw_status)
+        if action is None or server.status is ServerStatus.BUILD:
+            return
+        if server.task:
+            raise CloudError(f"OpenStack is busy with the server ({server.task}). Beamdesk waits for it.")
+        await self.servers.mark(uuid, {NONCE_KEY: spec.nonce})
+        await self._secure(uuid, spec)
+        await self.servers.act(uuid, action, "start the server")
+
+    async def _secure(self, uuid: str, spec: ServerSpec) -> None:
+        groups = await self.groups.wanted(spec.beamline)
+        if groups is None:
+            return
+        for port in await self.ports.listed(spec.desktop_id):
+            if port.device == uuid:
+                await self.ports.secure(port, groups)
+
+    async def stop(self, uuid: str) -> None:
+        """Stop a server; absent, stopped or on its way there is success."""
+        server = await self.servers.mine(uuid)
+        if server is None or server.status in (ServerStatus.SHUTOFF, ServerStatus.DELETING) or server.task == "powering-off":
+            return
+        await self.servers.act(uuid, "os-stop", "stop the server")
+
+    async def delete(self, uuid: str) -> None:
+        """Delete a server and its port; absent is success."""
+        server = await self.servers.mine(uuid)
+        if server is None:
+            await self._delete_ports_of(uuid)
+            return
+        if server.raw_status == "SOFT_DELETED":
+            await self.servers.act(uuid, "forceDelete", "delete the server")
+        elif server.status is not ServerStatus.DELETING:
+            await self.servers.delete(uuid)
+            log.info("server.deleted", server=uuid, place=self.place.name)
+        desktop_id = self.servers.desktop_of(server)
+        if desktop_id is not None:
+            others = [one for one in await self.servers.listed(desktop_id) if one.uuid != uuid]
+            ports = await self.ports.listed(desktop_id)
+            await self.ports.delete_all(port for port in ports if port.device == uuid or (not port.device and not others))
+
+    async def _delete_ports_of(self, uuid: str) -> None:
+        await self.ports.delete_all(port for port in await self.ports.listed() if port.device == uuid)
+
+    async def delete_home(self, desktop_id: DesktopId) -> None:
+        """Delete what a desktop leaves behind: ports and volumes.
+
+        Raises:
+            CloudRefused: a server uses them.
+        """
+        servers = await self.servers.listed(desktop_id)
+        if any(server.status is not ServerStatus.DELETING for server in servers):
+            raise CloudRefused("A server still uses this home. Delete the server first.")
+        if servers:
+            raise CloudError("The desktop's server is still being deleted. Beamdesk waits for it.")
+        await self.ports.delete_all(await self.ports.listed(desktop_id))
+        for volume in await self.volumes.listed(desktop_id) if self._uses_volumes else ():
+            await self.volumes.delete(volume)
+
+    async def homes(self) -> frozenset[DesktopId]:
+        """Return the desktops that have a home, or anything else that a desktop leaves behind when its server is gone."""
+        ports = await self.ports.listed()
+        volumes = await self.volumes.listed() if self._uses_volumes else ()
+        named = (self.names.desktop_named(port.name) for port in ports if not port.device)
+        return frozenset(DesktopId(volume.desktop) for volume in volumes if volume.desktop) | frozenset(
+            desktop for desktop in named if desktop is not None
+        )
+
+    async def console(self, uuid: str, lines: int) -> str:
+        """Return the last lines of the console."""
+        if await self.servers.mine(uuid) is None:
+            return ""
+        reply = await self.servers.act(uuid, "os-getConsoleOutput", "show the console", {"length": lines})
+        return "\n".join(str(reply.get("output") or "").splitlines()[-lines:])
+
+    async def limits(self) -> dict[str, int]:
+        """Return Nova's limits of the project and what is used of them; -1 = no limit."""
+        reply = await self.connection.call(Service.COMPUTE, "GET", "/limits", "tell the quota")
+        limits = reply.data.get("limits")
+        absolute = limits.get("absolute") if isinstance(limits, dict) else None
+        return {str(key): value for key, value in absolute.items() if isinstance(value, int)} if isinstance(absolute, dict) else {}

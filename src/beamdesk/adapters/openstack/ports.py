@@ -1,0 +1,135 @@
+"""Neutron's ports of one deployment in one place: the desktop's address, and the lock that keeps its servers at one.
+
+A port can serve one server, and Neutron gives a MAC address once in a network. So whoever makes the port with the desktop's own MAC
+address may make its server; everybody else finds the port and waits. A port that nobody took up (its maker died) is removed after
+``takeover_s`` by the next who wants it. Where the cloud's policy does not let us choose the address (the network belongs to another
+project) the oldest of the ports made at the same time counts, after a moment in which all of them become visible.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+
+import structlog
+
+from beamdesk.adapters.openstack.connection import Connection, Json, Reply
+from beamdesk.adapters.openstack.errors import Service
+from beamdesk.adapters.openstack.names import Names
+from beamdesk.adapters.openstack.records import Port, mapping, sequence, when
+from beamdesk.domain.errors import CloudError
+from beamdesk.domain.ids import DesktopId
+
+log = structlog.get_logger("beamdesk.openstack")
+
+_ABSENT = frozenset({404})
+_SETTLE_S = 0.3
+_FIELDS = "id,name,device_id,fixed_ips,security_groups,created_at"
+_MAC_TAKEN = "MacAddressInUse"
+
+
+class PortTaken(CloudError):
+    """A server has the desktop's port, or somebody is making one. ``device``: the server, empty = not known yet."""
+
+    def __init__(self, port: Port) -> None:
+        super().__init__("An earlier attempt to make this desktop may still be under way. Beamdesk waits a moment.")
+        self.port = port
+
+
+class Ports:
+    """Ports that carry this deployment's description, and no others."""
+
+    def __init__(self, connection: Connection, names: Names, *, takeover_s: float) -> None:
+        self._connection = connection
+        self._names = names
+        self._takeover_s = takeover_s
+        self._may_choose_mac = True
+
+    async def listed(self, desktop_id: DesktopId | None = None) -> tuple[Port, ...]:
+        """List the ports of a desktop, or all."""
+        return (await self._listed(desktop_id))[0]
+
+    async def _listed(self, desktop_id: DesktopId | None) -> tuple[tuple[Port, ...], datetime | None]:
+        query = {"description": self._names.description}
+        if desktop_id is not None:
+            query["name"] = self._names.resource(desktop_id)
+            reply = await self._connection.call(Service.NETWORK, "GET", "/ports", "list the ports", query=query)
+            return tuple(Port.read(record) for record in sequence(reply.data, "ports")), _now(reply)
+        found: list[Port] = []
+        async for page in self._connection.pages(Service.NETWORK, "/ports", "ports", "list the ports", query):
+            found += [Port.read(record) for record in page]
+        return tuple(found), None
+
+    async def take(self, desktop_id: DesktopId, network: str, groups: frozenset[str] | None) -> Port:
+        """Make the desktop's port. Who gets it back, and nobody else, may make the desktop's server.
+
+        Raises:
+            PortTaken: somebody else has it.
+        """
+        ports, now = await self._listed(desktop_id)
+        for port in ports:
+            if port.device or now is None or not port.created_at:
+                raise PortTaken(port)
+            if (now - when(port.created_at)).total_seconds() < self._takeover_s:
+                raise PortTaken(port)
+            log.info("port.left_over", desktop=desktop_id, port=port.id)
+            await self.delete(port)
+        made = await self._make(desktop_id, network, groups)
+        return made if self._may_choose_mac else await self._settle(desktop_id, made)
+
+    async def _make(self, desktop_id: DesktopId, network: str, groups: frozenset[str] | None) -> Port:
+        body: dict[str, object] = {
+            "network_id": network,
+            "name": self._names.resource(desktop_id),
+            "description": self._names.description,
+        }
+        if groups is not None:
+            body["security_groups"] = sorted(groups)
+        if self._may_choose_mac:
+            reply = await self._post({**body, "mac_address": self._names.mac(desktop_id)}, frozenset({403, 409}))
+            if reply.status == 409 and reply.kind == _MAC_TAKEN:
+                raise PortTaken(Port("", self._names.resource(desktop_id), "", "", frozenset(), ""))
+            if reply.status not in (403, 409):
+                return Port.read(mapping(reply.data, "port"))
+            if reply.status == 403:
+                log.info("port.mac_not_ours_to_choose", place=self._connection.place.name)
+                self._may_choose_mac = False
+        return Port.read(mapping((await self._post(body, frozenset())).data, "port"))
+
+    async def _post(self, body: Json, accept: frozenset[int]) -> Reply:
+        return await self._connection.call(Service.NETWORK, "POST", "/ports", "make the port", body={"port": body}, accept=accept)
+
+    async def _settle(self, desktop_id: DesktopId, made: Port) -> Port:
+        """Decide between ports made at the same time: the oldest, by everybody's reckoning."""
+        await asyncio.sleep(_SETTLE_S)
+        rivals = await self.listed(desktop_id)
+        first = min(rivals, key=lambda port: (not port.device, port.created_at, port.id), default=made)
+        if first.id == made.id:
+            return made
+        await self.delete(made)
+        raise PortTaken(first)
+
+    async def secure(self, port: Port, groups: frozenset[str]) -> None:
+        """Give the port exactly these security groups; nothing is sent where it has them."""
+        if port.groups != groups:
+            body = {"port": {"security_groups": sorted(groups)}}
+            await self._connection.call(Service.NETWORK, "PUT", f"/ports/{port.id}", "set the port's security groups", body=body)
+
+    async def delete(self, port: Port) -> None:
+        """Delete a port; absent is success."""
+        await self._connection.call(Service.NETWORK, "DELETE", f"/ports/{port.id}", "delete the port", accept=_ABSENT)
+
+    async def delete_all(self, ports: Iterable[Port]) -> None:
+        """Delete ports."""
+        for port in ports:
+            await self.delete(port)
+
+
+def _now(reply: Reply) -> datetime | None:
+    """Return Neutron's own time: its ports' ages must not depend on our clock."""
+    try:
+        return parsedate_to_datetime(reply.date)
+    except ValueError:
+        return None

@@ -1,0 +1,74 @@
+"""Nova's servers of one deployment in one place: list, make, act, delete. Every list is filtered by our tag."""
+
+from __future__ import annotations
+
+from beamdesk.adapters.openstack.connection import Connection, Json
+from beamdesk.adapters.openstack.errors import Service
+from beamdesk.adapters.openstack.names import DEPLOYMENT_KEY, DESKTOP_KEY, Names
+from beamdesk.adapters.openstack.records import NovaServer, mapping, text
+from beamdesk.domain.errors import CloudError, CloudRefused
+from beamdesk.domain.ids import DesktopId
+
+_ABSENT = frozenset({404})
+_BUSY = frozenset({409})
+
+
+class Servers:
+    """Servers that carry this deployment's tag, and no others."""
+
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self._connection = connection
+        self._names = names
+
+    async def listed(self, desktop_id: DesktopId | None = None) -> tuple[NovaServer, ...]:
+        """List the servers of a desktop, or all: one request for each 500."""
+        tags = self._names.tag if desktop_id is None else f"{self._names.tag},{self._names.desktop_tag(desktop_id)}"
+        found: list[NovaServer] = []
+        pages = self._connection.pages(Service.COMPUTE, "/servers/detail", "servers", "list the servers", {"tags": tags})
+        async for page in pages:
+            found += [NovaServer.read(record) for record in page]
+        return tuple(server for server in found if self._names.tag in server.tags)
+
+    async def get(self, uuid: str) -> NovaServer | None:
+        """Return a server by id, whosever it is; None = Nova knows none."""
+        reply = await self._connection.call(Service.COMPUTE, "GET", f"/servers/{uuid}", "show the server", accept=_ABSENT)
+        return None if reply.status == 404 else NovaServer.read(mapping(reply.data, "server"))
+
+    async def mine(self, uuid: str) -> NovaServer | None:
+        """Return a server of this deployment by id; None = there is none.
+
+        Raises:
+            CloudRefused: it belongs to somebody else. CloudError: Nova cannot tell, because its cell is down.
+        """
+        server = await self.get(uuid)
+        if server is None:
+            return None
+        if server.partial:
+            raise CloudError("A part of the cloud does not answer, and the server is in it. Beamdesk tries again.")
+        if self._names.tag not in server.tags and server.metadata.get(DEPLOYMENT_KEY) != self._names.deployment:
+            raise CloudRefused("The server does not belong to this deployment.")
+        return server
+
+    def desktop_of(self, server: NovaServer) -> DesktopId | None:
+        """Return whose server it is."""
+        marked = server.metadata.get(DESKTOP_KEY)
+        return self._names.desktop_of(server.tags) or (DesktopId(marked) if marked else None)
+
+    async def create(self, body: Json) -> str:
+        """Make a server; return Nova's id. The answer's password is thrown away."""
+        reply = await self._connection.call(Service.COMPUTE, "POST", "/servers", "make the server", body={"server": body})
+        return text(mapping(reply.data, "server"), "id")
+
+    async def delete(self, uuid: str) -> None:
+        """Delete a server; absent is success."""
+        await self._connection.call(Service.COMPUTE, "DELETE", f"/servers/{uuid}", "delete the server", accept=_ABSENT)
+
+    async def act(self, uuid: str, action: str, doing: str, argument: Json | None = None, *, busy_ok: bool = False) -> Json:
+        """Do one of Nova's actions. ``busy_ok``: a state in which it makes no sense is no error."""
+        path, accept = f"/servers/{uuid}/action", _BUSY if busy_ok else frozenset()
+        return (await self._connection.call(Service.COMPUTE, "POST", path, doing, body={action: argument}, accept=accept)).data
+
+    async def mark(self, uuid: str, metadata: dict[str, str]) -> None:
+        """Add metadata."""
+        path = f"/servers/{uuid}/metadata"
+        await self._connection.call(Service.COMPUTE, "POST", path, "mark the server", body={"metadata": metadata})
