@@ -103,6 +103,10 @@ def open_cloud(settings: Settings) -> Cloud:
         from beamdesk.adapters.local.driver import LocalCloud
 
         return LocalCloud(HelperClient(settings.helper_socket), settings.read_deployment_id())
+    if settings.cloud == "openstack":
+        from beamdesk.adapters.openstack.driver import OpenStackCloud
+
+        return OpenStackCloud(settings.openstack.config(), settings.read_deployment_id())
     from beamdesk.adapters.fake.cloud import FakeCloud
 
     return FakeCloud(SystemClock(), world=_fake_world(settings))
