@@ -72,7 +72,7 @@ class LastResort:
 
         try:
             await self.app(scope, receive, note_start)
-        except Exception as error:
+        except Exception as error:  # the outermost frame of a request: no traceback reaches a caller
             expected = error.__cause__ or error
             if started and isinstance(expected, BeamdeskError):
                 _LOG.warning("api.broken_off", path=scope.get("path"), code=expected.code, message=expected.message)

@@ -61,7 +61,7 @@ class Observer:
                 self._look(turn)
             except DisplayError:
                 self._forget_display()
-            except Exception as error:  # noqa: BLE001 whatever it was, observing goes on
+            except Exception as error:  # noqa: BLE001 - the outermost frame: whatever it was, observing goes on
                 self._console.say("observer", error=repr(error))
                 self._forget_display()
             turn += 1

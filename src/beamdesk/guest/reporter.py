@@ -64,7 +64,7 @@ class Reporter:
         while going:
             try:
                 going = self._turn()
-            except Exception as error:  # noqa: BLE001 whatever it was, the heartbeat goes on
+            except Exception as error:  # noqa: BLE001 - the outermost frame: whatever it was, the heartbeat goes on
                 self._console.say("reporter", error=repr(error))
                 going = self._progress.wait(self._progress.snapshot()[0], HEARTBEAT_S)
 

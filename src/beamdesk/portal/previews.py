@@ -17,6 +17,7 @@ from starlette.responses import Response
 from beamdesk.app import data as use_cases
 from beamdesk.portal.data import HDF5, crumbs, exact_path, link, reader, use_of_data
 from beamdesk.portal.i18n import Words
+from beamdesk.portal.say import remark
 from beamdesk.portal.site import Visit, render
 from beamdesk.ports.files import printable, split_path
 from beamdesk.ports.previews import (
@@ -145,7 +146,7 @@ def _figure(words: Words, shown: Preview, wanted: PreviewRequest) -> Figure | No
     if isinstance(shown, PlotPreview):
         source = "data:image/svg+xml;base64," + b64encode(shown.svg).decode()
         facts = ((words("preview.points_label"), str(shown.points)),)
-        return Figure("plot", source, shown.title, shown.dataset, facts, note=_note(words, shown.note))
+        return Figure("plot", source, shown.title, shown.dataset, facts, note=remark(words, shown.note))
     if isinstance(shown, TextPreview):
         note = words("preview.text_truncated") if shown.truncated else ""
         return Figure("text", text=shown.text, note=note, dataset=wanted.dataset)
@@ -177,13 +178,9 @@ def _picture(words: Words, shown: ImagePreview) -> Figure:
         shown.count,
         shown.width,
         shown.height,
-        note=_note(words, shown.note),
+        note=remark(words, shown.note),
         coloured=shown.low is not None,
     )
-
-
-def _note(words: Words, note: str) -> str:
-    return note if words.language == "en" else ""
 
 
 def _value(value: float | None) -> str:

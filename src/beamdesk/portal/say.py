@@ -16,6 +16,7 @@ from beamdesk.domain.text import Text
 from beamdesk.portal.i18n import Words
 
 _FOLDER = Path(__file__).parent / "locale"
+_SENTENCE_END = re.compile(r"(?<=\.) ")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -106,12 +107,26 @@ def error_text(words: Words, error: BeamdeskError) -> str:
     Errors carry English sentences. Their translations are in `locale/messages.<language>.toml`, with `{}` where values stand; a
     sentence that is not there falls back to the general one of its code.
     """
-    for pattern, translation in _messages(words.language):
-        if match := pattern.fullmatch(error.message):
-            return translation.format(*(_term(words, value) for value in match.groups()))
+    if translated := _translated(words, error.message):
+        return translated
     if words.language == "en":
         return error.message
     return words(f"error.{error.code}") if words.has(f"error.{error.code}") else words("error.error")
+
+
+def remark(words: Words, text: str) -> str:
+    """Return English sentences, such as the notes of a preview, in the reader's language; one that nobody translated stays away."""
+    if words.language == "en":
+        return text
+    return "".join(_translated(words, sentence) for sentence in _SENTENCE_END.split(text) if sentence)
+
+
+def _translated(words: Words, sentence: str) -> str:
+    """Return the translation of one sentence, empty where there is none."""
+    for pattern, translation in _messages(words.language):
+        if match := pattern.fullmatch(sentence):
+            return translation.format(*(_term(words, value) for value in match.groups()))
+    return ""
 
 
 def _term(words: Words, value: str) -> str:

@@ -17,7 +17,7 @@ from beamdesk.domain.events import EventKind
 from beamdesk.domain.person import Role
 from beamdesk.portal import say
 from beamdesk.portal.i18n import negotiate, words_for
-from beamdesk.portal.say import Say, error_text, message_pattern
+from beamdesk.portal.say import Say, error_text, message_pattern, remark
 from beamdesk.ports.previews import Colours
 from beamdesk.protocol.guest import StepName, StepState
 
@@ -177,6 +177,30 @@ def test_a_quota_error_is_wholly_chinese() -> None:
 def test_an_unknown_sentence_falls_back_to_its_code() -> None:
     assert error_text(CHINESE, errors.Conflict("Never said before.")) == CHINESE("error.conflict")
     assert error_text(ENGLISH, errors.Conflict("Never said before.")) == "Never said before."
+
+
+def sentences_of_previews() -> list[str]:
+    """Return the notes that a preview may carry: f-strings of the module that end with a full stop and are no refusals."""
+    tree = ast.parse((PACKAGE / "adapters" / "preview" / "arrays.py").read_text())
+    refusals = {id(part) for call in ast.walk(tree) if isinstance(call, ast.Call) for part in call.args}
+    return [
+        plain(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr) and id(node) not in refusals and plain(node).endswith(".")
+    ]
+
+
+def test_every_note_of_a_preview_is_translated() -> None:
+    notes = sentences_of_previews()
+    assert len(notes) == 4
+    assert [note for note in notes if not remark(CHINESE, note)] == []
+
+
+def test_several_notes_are_translated_one_by_one() -> None:
+    notes = "Row 5 of 10. 1000 of 90000 points are shown."
+    assert remark(CHINESE, notes) == "第 5 行，共 10 行。显示了 90000 个点中的 1000 个。"  # noqa: RUF001
+    assert remark(ENGLISH, notes) == notes
+    assert remark(CHINESE, "Never said before.") == ""
 
 
 def test_patterns_of_messages_match_literally() -> None:
