@@ -18,7 +18,7 @@ from beamdesk.app.context import App
 from beamdesk.app.srm import is_stale
 from beamdesk.domain.errors import NotSignedIn, TooManyRequests
 from beamdesk.domain.secrets import hash_secret
-from beamdesk.domain.srm import CardState, DeviceRecord, HostRecord
+from beamdesk.domain.srm import UNKNOWN, CardState, DeviceRecord, HostRecord
 from beamdesk.protocol import srm as wire
 from beamdesk.scheduling.cards import Card, CardMode, Geometry, Profile
 from beamdesk.scheduling.claims import Claim, Grant, restore
@@ -109,12 +109,12 @@ def _as_if_free(host: HostFacts, taken: set[tuple[str, str]]) -> HostFacts:
 def _claims(used: Iterable[DeviceRecord]) -> list[Claim]:
     grants: dict[tuple[str, str], list[Grant]] = {}
     for device in used:
-        holder = device.holder or f"unknown:{device.address}"
+        holder = device.holder if device.holder not in {"", UNKNOWN} else f"{UNKNOWN}:{device.address}"
         grants.setdefault((holder, device.host), []).append(Grant(device.address))
     names: set[str] = set()
     claims = []
     for (holder, host), held in grants.items():
-        name = f"{holder}@{host}" if holder in names or not holder or holder.startswith("unknown:") else holder
+        name = f"{holder}@{host}" if holder in names or holder.startswith(UNKNOWN) else holder
         names.add(name)
         claims.append(Claim(name, host, 0, 0, grants=tuple(held)))
     return claims

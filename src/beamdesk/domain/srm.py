@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 from beamdesk.protocol.srm import CardFacts, CardLoad, HostFacts, HostLoad, LendMode
 from beamdesk.scheduling.cards import CardState
@@ -60,6 +61,10 @@ OPERATOR_MAY_SET: Mapping[CardState, frozenset[CardState]] = {
     CardState.FAILED: frozenset({CardState.DIRTY}),
 }
 """State -> states that an operator may set, as in the core (`beamdesk.scheduling.reports.FOLLOWS`; a test compares the two)."""
+
+
+UNKNOWN: Final = "unknown"
+"""Holder of a card that some process has open, where its server's id cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +169,11 @@ def observe(device: DeviceRecord, now: datetime) -> tuple[DeviceRecord, Alarm | 
     if not device.present:
         return _missing(device, now)
     load = device.load
+    if device.state is CardState.FAILED and device.reason is StateReason.MISSING:
+        device = device.moved(CardState.DIRTY, StateReason.CAME_BACK, now)
     if load is not None and load.fault and device.state is not CardState.FAILED:
         alarm = Alarm(device.host, device.address, "card_fault", load.fault)
-        return device.moved(CardState.FAILED, StateReason.FAULT, now, load.fault, holder=device.holder), alarm
-    if device.state is CardState.FAILED and device.reason is StateReason.MISSING:
-        return device.moved(CardState.DIRTY, StateReason.CAME_BACK, now), None
+        return device.moved(CardState.FAILED, StateReason.FAULT, now, load.fault, holder=_holder(load)), alarm
     if load is None or device.facts.mode is not LendMode.PASSTHROUGH:
         return device, None
     return _held(device, load, now) if load.held else _let_go(device, now)
@@ -185,16 +190,21 @@ def _missing(device: DeviceRecord, now: datetime) -> tuple[DeviceRecord, Alarm |
 
 def _held(device: DeviceRecord, load: CardLoad, now: datetime) -> tuple[DeviceRecord, Alarm | None]:
     if device.state in {CardState.FREE, CardState.USED}:
-        return device.moved(CardState.USED, StateReason.HELD, now, holder=load.holder or device.holder), None
-    if device.state is CardState.CLEANING or load.holder == device.holder:
-        return replace(device, holder=load.holder), None
+        return device.moved(CardState.USED, StateReason.HELD, now, holder=load.holder or device.holder or UNKNOWN), None
+    holder = _holder(load)
+    if device.state is CardState.CLEANING or holder == device.holder:
+        return replace(device, holder=holder), None
     detail = f"a server holds it although it is {device.state}"
-    return replace(device, holder=load.holder, detail=detail), Alarm(device.host, device.address, "card_held", detail)
+    return replace(device, holder=holder, detail=detail), Alarm(device.host, device.address, "card_held", detail)
+
+
+def _holder(load: CardLoad) -> str:
+    return (load.holder or UNKNOWN) if load.held else ""
 
 
 def _let_go(device: DeviceRecord, now: datetime) -> tuple[DeviceRecord, Alarm | None]:
     if device.state is CardState.USED and device.reason is StateReason.HELD:
         return device.moved(CardState.DIRTY, StateReason.RELEASED, now), None
-    if device.state in {CardState.DIRTY, CardState.FAILED} and device.holder:
+    if device.state is not CardState.USED and device.holder:
         return replace(device, holder=""), None
     return device, None
