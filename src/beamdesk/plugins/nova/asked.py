@@ -105,6 +105,8 @@ def _agree(request: Request, devices: int, extra: Mapping[str, str]) -> None:
     parts = _parts(extra)
     cards = request.cards
     if cards is None:
+        if devices:
+            raise InvalidRequest(f"{PREFIX}:gpus is 0, but the flavor's PCI aliases give {devices}.", field=f"{PREFIX}:gpus")
         if parts:
             raise InvalidRequest(
                 f"The flavor asks Placement for {', '.join(sorted(parts))} but does not say {PREFIX}:gpu_profile.",

@@ -28,6 +28,8 @@ from beamdesk.scheduling.request import CardDemand, NumaRule, Request
 LOG = logging.getLogger(__name__)
 SHOWN = 5
 """Hosts of a ranking that are written down."""
+ANY = (-1,)
+"""Stands for the offers of a host of which Placement names no devices."""
 Offers = Mapping[str, tuple[Offer, ...] | None]
 
 
@@ -111,23 +113,25 @@ class Engine:
         _, _, fit = filters.refusals(table, request, at, filters.window_of(request, decision.now))
         room = filters.numa_room(table, request, at, fit) if request.numa is NumaRule.STRICT else None
         given = frozenset(grant.address for grant in decision.grants)
-        result = {}
+        result: dict[str, tuple[int, ...]] = {}
         for number, host in enumerate(hosts):
             row = int(at[number])
             good = {address: place for place, address in enumerate(table.addresses[row]) if fit[number, place]}
             nodes = None if room is None else {node for node in range(room.shape[1]) if room[number, node]}
             ours = given if host == decision.host else frozenset()
-            result[host] = self._follow(row, offers.get(host), good, nodes, ours)
+            named = offers.get(host)
+            if named is None:
+                # Nova would take any of the devices that it holds for free: all of them must be fit to be given.
+                result[host] = ANY if all(address in good for address in self._world.lendable(host)) else ()
+            else:
+                result[host] = self._follow(row, named, good, nodes, ours)
         return result
 
     def _follow(
-        self, row: int, offers: tuple[Offer, ...] | None, good: dict[str, int], nodes: set[int] | None, given: frozenset[str]
+        self, row: int, offers: tuple[Offer, ...], good: dict[str, int], nodes: set[int] | None, given: frozenset[str]
     ) -> tuple[int, ...]:
-        """Sort the offers of one host; empty = none can be claimed. Offer 0 stands for all where Placement names no devices."""
+        """Sort the offers of one host, those with the decision's cards first; leave out what must not be claimed."""
         table = self._world.table
-        if offers is None:
-            # Nova would take any of the devices that it holds for free: all of them must be fit to be given.
-            return (0,) if self._all_fit(row, good) else ()
         known = set(table.addresses[row])
         able = []
         for number, offer in enumerate(offers):
@@ -138,10 +142,6 @@ class Engine:
                 continue
             able.append((len(given.difference(cards)), sorted(good[one] for one in cards), number))
         return tuple(number for _, _, number in sorted(able))
-
-    def _all_fit(self, row: int, good: dict[str, int]) -> bool:
-        name = self._world.table.names[row]
-        return all(address in good for address in self._world.lendable(name))
 
     def _expect(self, verdict: Verdict, offers: Offers, now: float) -> None:
         decision = verdict.decision

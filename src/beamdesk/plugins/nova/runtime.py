@@ -14,7 +14,7 @@ from typing import Any
 from oslo_config import cfg
 
 from beamdesk.plugins.nova.asked import read
-from beamdesk.plugins.nova.engine import Engine, Verdict
+from beamdesk.plugins.nova.engine import ANY, Engine, Verdict
 from beamdesk.plugins.nova.fetch import Fetcher, Nothing
 from beamdesk.plugins.nova.journal import Journal
 from beamdesk.plugins.nova.options import Fallback, Options
@@ -114,7 +114,7 @@ def keep_candidates(states: Iterable[HostState], verdict: Verdict) -> list[HostS
         if state.host not in passed:
             continue
         order = verdict.offers.get(state.host)
-        if order is not None and offers(state) is not None:
+        if order is not None and order != ANY:
             state.allocation_candidates = [state.allocation_candidates[number] for number in order]
         kept.append(state)
     return kept
