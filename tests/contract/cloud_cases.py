@@ -19,6 +19,7 @@ from beamdesk.ports.cloud import Cloud, Server, ServerSpec, ServerStatus
 DRIVERS = {
     "fake": (),
     "local": (pytest.mark.root,),
+    "openstack": (pytest.mark.openstack,),
 }
 """Driver name -> marks of its tests."""
 

@@ -12,6 +12,7 @@ import asyncio
 import json
 import random
 import threading
+import warnings
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -77,7 +78,9 @@ def open_region(place: Place, config: OpenStackConfig) -> CloudRegion:
         if place.cloud not in loader.get_cloud_names():
             known = ", ".join(sorted(loader.get_cloud_names())) or "none"
             raise ConfigurationError(f"clouds.yaml has no cloud {place.cloud} (it has: {known}). Correct openstack.cloud.")
-        return loader.get_one(cloud=place.cloud, region_name=place.region or None)
+        with warnings.catch_warnings():  # the SDK warns of what it passes to itself
+            warnings.simplefilter("ignore", category=PendingDeprecationWarning)
+            return loader.get_one(cloud=place.cloud, region_name=place.region or None)
     except (sdk.SDKException, ksa.ClientException) as error:
         cause = type(error).__name__
         text = f"The cloud {place.cloud} in clouds.yaml cannot be used ({cause}). Compare it with `openstack --os-cloud`."
@@ -235,7 +238,7 @@ def _numbers(version: tuple[int | float, ...] | None) -> tuple[int, ...]:
 
 def _reply(service: Service, doing: str, response: requests.Response, accept: frozenset[int]) -> Reply:
     status, date = response.status_code, response.headers.get("Date", "")
-    if status >= 400:
+    if status >= 300:  # a redirection, too: the token is for whom the catalogue names
         problem = read_problem(service, status, response.text)
         if status not in accept:
             raise refusal(problem, doing)
