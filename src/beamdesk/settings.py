@@ -21,6 +21,7 @@ from beamdesk.domain.ids import FlavorId
 from beamdesk.domain.lease import LeaseRules
 from beamdesk.domain.policy import Quota
 from beamdesk.domain.text import Text
+from beamdesk.guest_settings import GuestSettings
 from beamdesk.openstack_settings import OpenStackSettings
 
 DEFAULT_CONFIG = Path("/etc/beamdesk/beamdesk.toml")
@@ -126,11 +127,13 @@ class Settings(BaseSettings):
     demo: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
+    keep_events_days: int = Field(default=400, ge=1, le=36500)
     lease: LeaseSettings = LeaseSettings()
     person_quota: QuotaSettings = QuotaSettings(desktops=4, vcpus=8, memory_mib=16384, disk_gib=200, gpus=1)
     experiment_quota: QuotaSettings = QuotaSettings(desktops=12, vcpus=32, memory_mib=65536, disk_gib=800, gpus=4)
     capacity: CapacitySettings = CapacitySettings()
     openstack: OpenStackSettings = OpenStackSettings()
+    guest: GuestSettings = GuestSettings()
     flavors: tuple[FlavorSettings, ...] = Field(default_factory=_flavors, min_length=1)
 
     @field_validator("state_dir", "cache_dir")

@@ -6,7 +6,8 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
@@ -25,8 +26,10 @@ from beamdesk.adapters.system import SystemClock, SystemSecrets
 from beamdesk.app.context import App, SiteRules
 from beamdesk.app.data import Data
 from beamdesk.domain.catalog import Resources
+from beamdesk.domain.decision import Timings
 from beamdesk.domain.errors import CloudError, ConfigurationError, NotSupported
 from beamdesk.domain.ids import DesktopId, ServerId
+from beamdesk.domain.storage import GuestSite
 from beamdesk.ports.cloud import Cloud
 from beamdesk.ports.files import ExperimentFiles
 from beamdesk.ports.identity import PasswordSignIn
@@ -36,6 +39,10 @@ from beamdesk.telemetry import configure_logging
 log = structlog.get_logger()
 
 _CAPACITY_FRESH_S = 10.0
+_GUEST_CONNECTIONS = 4096
+"""Two for each of 2000 desktops; more is nothing that desktops do."""
+_CLOUD_BOOT_S, _CLOUD_SILENT_S = 600.0, 30.0
+"""A machine's first boot on slow storage, and a pause for a live migration, are no reason to start it anew."""
 
 
 def run(process: str, settings: Settings) -> None:
@@ -116,6 +123,26 @@ def _fake_world(settings: Settings) -> FileWorld:
     return FileWorld(settings.app_dir / "fake-cloud.json")
 
 
+def guest_site(settings: Settings) -> GuestSite:
+    """Return what desktops of this site become when they enrol."""
+    if settings.cloud != "openstack":
+        return GuestSite()
+    return GuestSite(
+        stream_listen=f"tcp:0.0.0.0:{settings.openstack.stream_port}",
+        areas=tuple(area.storage_area() for area in settings.guest.storage),
+        home_volume=settings.openstack.home.kind == "volume",
+    )
+
+
+def timings(settings: Settings) -> Timings:
+    """Return the reconciler's times: machines boot and pause for longer than containers."""
+    guest, usual = settings.guest, Timings()
+    in_cloud = settings.cloud == "openstack"
+    boot = guest.boot_timeout_s or (_CLOUD_BOOT_S if in_cloud else usual.boot_timeout.total_seconds())
+    silent = guest.silent_after_s or (_CLOUD_SILENT_S if in_cloud else usual.silent.total_seconds())
+    return replace(usual, boot_timeout=timedelta(seconds=boot), silent=timedelta(seconds=silent))
+
+
 @asynccontextmanager
 async def open_app(settings: Settings, cloud: Cloud) -> AsyncIterator[App]:
     """Open the store and build the application around it."""
@@ -140,6 +167,7 @@ async def open_app(settings: Settings, cloud: Cloud) -> AsyncIterator[App]:
             desktop_origin=desktop_origin(settings),
             portal_origin=settings.origin,
             console=console,
+            guest_site=guest_site(settings),
         )
     finally:
         await store.close()
@@ -157,7 +185,6 @@ async def _demo_sign_in(settings: Settings, store: SqlStore) -> PasswordSignIn:
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run portal, API and guest API."""
     from beamdesk.adapters.preview.pool import SandboxedPreviews
-    from beamdesk.api.guest import create_guest_api
 
     cloud, previews = open_cloud(settings), SandboxedPreviews()
     async with open_app(settings, cloud) as app:
@@ -168,10 +195,21 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             ssl_certfile=settings.tls_certificate,
             ssl_keyfile=settings.tls_key,
         )
-        guests = _http(create_guest_api(app), uds=str(settings.run_dir / "guest-api" / "guest.sock"))
-        await _run_servers(stop, web, guests)
+        await _run_servers(stop, web, *_guest_servers(app, settings))
     await previews.close()
     await cloud.close()
+
+
+def _guest_servers(app: App, settings: Settings) -> list[_Server]:
+    """Return the guest API's servers: the socket that containers share, and HTTPS for desktops in a cloud."""
+    from beamdesk.api.guest import create_guest_api
+
+    api, guest = create_guest_api(app), settings.guest
+    servers = [_http(api, uds=str(settings.run_dir / "guest-api" / "guest.sock"))]
+    if guest.host is not None:
+        tls = {"ssl_certfile": guest.tls_certificate, "ssl_keyfile": guest.tls_key}
+        servers.append(_http(api, host=guest.host, port=guest.port, limit_concurrency=_GUEST_CONNECTIONS, **tls))
+    return servers
 
 
 def _files(settings: Settings) -> ExperimentFiles:
@@ -253,7 +291,9 @@ async def reconcile(settings: Settings, stop: asyncio.Event) -> None:
 
     cloud = open_cloud(settings)
     async with open_app(settings, cloud) as app:
-        work = [main.run(app.store, cloud, app.clock, app.secrets, ReconcileRules(lease=app.rules.lease), stop)]
+        keep = timedelta(days=settings.keep_events_days)
+        rules = ReconcileRules(timings(settings), app.rules.lease, keep_events=keep)
+        work = [main.run(app.store, cloud, app.clock, app.secrets, rules, stop)]
         if settings.cloud == "fake":
             from beamdesk.adapters.fake.guest import FakeGuests
 

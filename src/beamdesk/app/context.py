@@ -12,6 +12,7 @@ from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.domain.lease import LeaseRules
 from beamdesk.domain.policy import Quota
 from beamdesk.domain.srm import SrmRules
+from beamdesk.domain.storage import GuestSite
 from beamdesk.ports.catalog import Catalog
 from beamdesk.ports.clock import Clock, Secrets
 from beamdesk.ports.identity import PasswordSignIn
@@ -37,7 +38,7 @@ class App:
 
     ``capacity`` returns what desktops may use in total, None where the cloud decides; it raises NotSupported where none can run.
     ``portal_origin`` is the only origin whose pages may change something with the portal's cookie. ``console`` reads the last
-    lines of a server's console for operators.
+    lines of a server's console for operators. ``guest_site``: what desktops become when they enrol.
     """
 
     store: Store
@@ -51,4 +52,5 @@ class App:
     hint: Callable[[], None] = lambda: None
     portal_origin: str = ""
     console: Callable[[ServerId], Awaitable[str]] | None = None
+    guest_site: GuestSite = field(default_factory=GuestSite)
     limits: Limits = field(default_factory=Limits)

@@ -22,6 +22,7 @@ from beamdesk.domain.experiment import Experiment
 from beamdesk.domain.guest import Guest
 from beamdesk.domain.person import Person
 from beamdesk.domain.secrets import hash_secret
+from beamdesk.domain.storage import GuestSite
 from beamdesk.ports.store import Transaction
 from beamdesk.protocol.guest import (
     HEARTBEAT_S,
@@ -29,14 +30,12 @@ from beamdesk.protocol.guest import (
     Account,
     Group,
     Identity,
-    Mount,
     Report,
     ReportReply,
     Step,
     Stream,
 )
 
-STREAM_LISTEN = "unix:/run/beamdesk/stream/stream.sock"
 SEEN_EVERY = timedelta(seconds=0.75 * HEARTBEAT_S)
 """Seen and activity are written at most this often, however often an agent reports.
 
@@ -66,7 +65,7 @@ async def enrol(app: App, nonce: str, *, address: str = "local") -> Identity:
         await tx.events.add(now, event)
         await tx.desktops.wake(desktop.id, now)
     app.hint()
-    return _identity(desktop, owner, experiment, guest, token)
+    return _identity(app.guest_site, desktop, owner, experiment, guest, token)
 
 
 async def _who(tx: Transaction, guest: Guest) -> tuple[Desktop, Person, Experiment]:
@@ -78,17 +77,15 @@ async def _who(tx: Transaction, guest: Guest) -> tuple[Desktop, Person, Experime
     return desktop, owner, experiment
 
 
-def _identity(desktop: Desktop, owner: Person, experiment: Experiment, guest: Guest, token: str) -> Identity:
+def _identity(site: GuestSite, desktop: Desktop, owner: Person, experiment: Experiment, guest: Guest, token: str) -> Identity:
     group = Group(group_name(experiment), experiment.gid)
-    areas = (("raw", False), ("processed", True))
-    folder = experiment.folder
     return Identity(
         desktop_id=desktop.id,
         token=token,
         title=desktop.name,
         account=Account(owner.login, owner.uid, owner.uid, owner.full_name, (group,), f"/home/{owner.login}"),
-        mounts=tuple(Mount("bind", f"{folder}/{area}", f"/data/{folder}/{area}", writable) for area, writable in areas),
-        stream=Stream(STREAM_LISTEN, guest.stream_secret),
+        mounts=site.mounts(experiment, owner),
+        stream=Stream(site.stream_listen, guest.stream_secret),
         language=owner.language,
     )
 

@@ -12,7 +12,8 @@ from beamdesk.adapters.demo.people import IMAGING as IMAGING_EXPERIMENT
 from beamdesk.app import guests
 from beamdesk.domain.errors import Forbidden, Invalid, NotSignedIn, TooManyRequests
 from beamdesk.domain.guest import Guest
-from beamdesk.protocol.guest import HEARTBEAT_S, Activity, Report, Step, StepName, StepState
+from beamdesk.domain.storage import GuestSite, StorageArea
+from beamdesk.protocol.guest import HEARTBEAT_S, Activity, Mount, Report, Step, StepName, StepState
 
 pytestmark = pytest.mark.anyio
 NONCE = "canary-nonce-0d9e1a"
@@ -50,6 +51,21 @@ async def test_a_nonce_buys_the_identity_of_its_desktop(app, desktop_id):
     assert (identity.stream.listen, identity.stream.secret) == ("unix:/run/beamdesk/stream/stream.sock", STREAM_SECRET)
     assert identity.language == "zh"
     assert (await events_of(app, "guest.enrolled"))[0].desktop_id == desktop_id
+
+
+async def test_in_a_cloud_the_identity_describes_the_sites_storage(app, desktop_id):
+    areas = (
+        StorageArea("raw", "nfs4", "nfs.example:/exp/${folder}/raw"),
+        StorageArea("processed", "ceph", "10.0.0.1:/${folder}", "name=x", "K"),
+    )
+    cloud = replace(app, guest_site=GuestSite("tcp:0.0.0.0:8082", areas, home_volume=True))
+    identity = await guests.enrol(cloud, NONCE)
+    assert identity.stream.listen == "tcp:0.0.0.0:8082"
+    assert identity.mounts == (
+        Mount("disk", "auto", "/home/ada", writable=True),
+        Mount("nfs4", "nfs.example:/exp/heps-2026-0147/raw", "/data/heps-2026-0147/raw", writable=False),
+        Mount("ceph", "10.0.0.1:/heps-2026-0147", "/data/heps-2026-0147/processed", True, "name=x", "K"),
+    )
 
 
 @pytest.mark.parametrize("nonce", ["", "wrong", NONCE + "x", NONCE[:-1], "\u0000"])
