@@ -449,6 +449,22 @@ async def test_events_are_filtered_and_paged(store: SqlStore) -> None:
         assert await tx.events.last_id() == 3
 
 
+async def test_old_events_are_purged_a_few_at_a_time_and_the_newest_stays(store: SqlStore) -> None:
+    for at in (T0, T0, T0, LATER):
+        async with store.begin(write=True) as tx:
+            await tx.events.add(at, NewEvent(EventKind.SIGNED_IN, actor=ADA.id))
+    async with store.begin(write=True) as tx:
+        assert await tx.events.purge(T0) == 0
+        assert await tx.events.purge(LATER, most=2) == 2
+        assert await tx.events.purge(LATER) == 1
+        assert await tx.events.purge(LATER + timedelta(days=1)) == 0
+        assert [one.id for one in await tx.events.page()] == [4]
+    async with store.begin(write=True) as tx:
+        await tx.events.add(LATER, NewEvent(EventKind.SIGNED_OUT, actor=ADA.id))
+    async with store.begin() as tx:
+        assert await tx.events.last_id() == 5
+
+
 async def test_a_reader_who_follows_by_id_misses_no_event(store: SqlStore, other: SqlStore) -> None:
     writers, each = 6, 15
 

@@ -273,6 +273,9 @@ class Events(Protocol):
     async def last_id(self) -> EventId:
         """Return the newest event's id, 0 when there is none."""
 
+    async def purge(self, before: datetime, *, most: int = 1000) -> int:
+        """Remove the oldest events, ``most`` at most, from before a time; return how many. The newest event always stays."""
+
 
 class People(Protocol):
     """People and experiments."""

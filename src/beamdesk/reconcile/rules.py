@@ -28,3 +28,4 @@ class ReconcileRules:
     sweep_min_age: timedelta = timedelta(minutes=5)
     sweep_most: int = 5
     keep_sessions: timedelta = timedelta(days=1)
+    keep_events: timedelta = timedelta(days=400)

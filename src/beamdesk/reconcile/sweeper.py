@@ -54,8 +54,10 @@ class Sweeper:
         if observation.complete:
             await self._clean(observation.servers, homes, removed)
         await self._record_alarms(frozenset(strangers) - removed)
+        now = self._clock.now()
         async with self._store.begin(write=True) as tx:
-            await tx.sessions.purge(self._clock.now() - self._rules.keep_sessions)
+            await tx.sessions.purge(now - self._rules.keep_sessions)
+            await tx.events.purge(now - self._rules.keep_events)
 
     async def _wake_drifted(self, observation: Observation, phases: dict[DesktopId, Phase]) -> None:
         counts = Counter(server.desktop_id for server in observation.servers)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -131,3 +133,17 @@ async def test_a_run_costs_a_constant_number_of_calls(stage: Stage, store: SqlSt
     stage.cloud._pause = note
     await stage.sweeper.sweep()
     assert calls == ["list_servers", "list_homes"]
+
+
+async def test_events_are_kept_for_their_time_and_no_longer(stage: Stage, store: SqlStore) -> None:
+    stage.sweeper._rules = replace(RULES, keep_events=timedelta(days=30))
+    await stage.apply_for(0)
+    await stage.settle()
+    stage.clock.advance(29 * 86400)
+    await stage.sweeper.sweep()
+    async with store.begin() as tx:
+        assert len(await tx.events.page()) > 2
+    stage.clock.advance(2 * 86400)
+    await stage.sweeper.sweep()
+    async with store.begin() as tx:
+        assert len(await tx.events.page(newest_first=False)) == 1

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, insert, or_, select, text
+from sqlalchemy import ColumnElement, delete, func, insert, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from beamdesk.adapters.sql import schema
@@ -88,6 +88,13 @@ class SqlEvents(Tables):
         """Return the newest event's id, 0 when there is none."""
         await self.flush()
         return EventId((await self._connection.execute(select(func.max(_columns.id)))).scalar_one() or 0)
+
+    async def purge(self, before: datetime, *, most: int = 1000) -> int:
+        """Remove the oldest events from before a time; see ``ports.store``."""
+        oldest = select(_columns.id).order_by(_columns.id).limit(most)
+        newest = select(func.max(_columns.id)).scalar_subquery()  # it keeps the ids growing
+        gone = delete(_table).where(_columns.id.in_(oldest), _columns.at < before, _columns.id < newest)
+        return int((await self._write(gone)).rowcount)
 
 
 def _event_from(row: Mapping[Any, Any]) -> Event:
