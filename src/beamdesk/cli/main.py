@@ -40,10 +40,11 @@ def build(*, with_services: bool) -> typer.Typer:
     app.add_typer(offers.flavors, name="flavor")
     app.add_typer(data.data, name="data")
     if with_services:
-        from beamdesk.cli import schedule, services
+        from beamdesk.cli import openstack, schedule, services
 
         services.register(app)
         app.add_typer(schedule.schedule_app, name="schedule")
+        app.add_typer(openstack.openstack_app, name="openstack")
     return app
 
 

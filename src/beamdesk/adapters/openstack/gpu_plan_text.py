@@ -15,7 +15,8 @@ def render(plan: Plan) -> str:
 def _lines(plan: Plan) -> Iterable[str]:
     yield f"GPU pass-through on {plan.host}"
     yield "Read it, then do it step by step, as root on that host unless a line says otherwise. Nothing was changed by printing it."
-    yield ""
+    if plan.lent:
+        yield ""
     for one in plan.lent:
         beside = f", with it {', '.join(function.address for function in one.beside)}" if one.beside else ""
         yield f"  {one.card.address}  {one.card.id}  {one.model.name}{beside}"

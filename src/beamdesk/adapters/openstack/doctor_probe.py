@@ -1,0 +1,182 @@
+"""How the doctor looks at a cloud: reads only, with Beamdesk's own account, and with an administrator's where one is given."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import partial
+from typing import Any, Protocol, cast
+
+from keystoneauth1 import exceptions as ksa
+from keystoneauth1.identity.base import BaseIdentityPlugin
+
+from beamdesk.adapters.openstack.config import OpenStackConfig, Place
+from beamdesk.adapters.openstack.connection import Connection, Reply, open_region
+from beamdesk.adapters.openstack.errors import NAMES, Service
+from beamdesk.domain.errors import CloudError, CloudRefused
+from beamdesk.ports.clock import Clock
+
+Raw = Mapping[str, Any]
+
+_REFUSED = frozenset({403, 404})
+PLACEMENT = "1.29"
+"""Placement's microversion with nested providers in allocation candidates."""
+_PAGES = 100
+
+
+class Denied(CloudRefused):
+    """The account may not see this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Whom the cloud takes us for. ``method``: how it signs in; ``services``: types in the catalogue that have an address here."""
+
+    user: str
+    project: str
+    project_id: str
+    roles: tuple[str, ...]
+    method: str
+    services: frozenset[str]
+
+
+class Probe(Protocol):
+    """Read access to one place. Answers are kept: a check may ask again for nothing."""
+
+    place: Place
+    config: OpenStackConfig
+
+    async def get(
+        self,
+        service: Service,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        admin: bool = False,
+        version: str | None = None,
+    ) -> Raw:
+        """Return one answer; empty for what does not exist.
+
+        Raises:
+            Denied: the account may not. CloudError: the service does not answer.
+        """
+
+    async def listing(
+        self, service: Service, path: str, key: str, *, query: Mapping[str, str] | None = None, admin: bool = False
+    ) -> list[Raw]:
+        """Return a whole list, page by page. Raises as `get`."""
+
+    async def access(self) -> Access:
+        """Sign in. Raises CloudError."""
+
+    async def microversions(self) -> str:
+        """Return the newest microversion of Nova that both know. Raises CloudError."""
+
+    async def clock_difference(self) -> float | None:
+        """Return how many seconds the cloud is ahead of this machine, to a second; None = it does not tell."""
+
+
+@dataclass(slots=True)
+class CloudProbe:
+    """A `Probe` of a real cloud. ``administrator``: another account of the same place for what the first may not see."""
+
+    place: Place
+    config: OpenStackConfig
+    connection: Connection
+    clock: Clock
+    administrator: Connection | None = None
+    _kept: dict[object, asyncio.Future[Reply]] = field(default_factory=dict)
+
+    async def get(
+        self,
+        service: Service,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        admin: bool = False,
+        version: str | None = None,
+    ) -> Raw:
+        """See `Probe.get`."""
+        return (await self._reply(service, path, query or {}, admin=admin, version=version)).data
+
+    async def _reply(self, service: Service, path: str, query: Mapping[str, str], *, admin: bool, version: str | None) -> Reply:
+        key = (service, path, tuple(sorted(query.items())), admin)
+        if key not in self._kept:
+            connection = (self.administrator if admin else None) or self.connection
+            version = version or (PLACEMENT if service is Service.PLACEMENT else None)
+            doing = f"show {path.strip('/') or 'itself'}"
+            call = connection.call(service, "GET", path, doing, query=query, accept=_REFUSED, version=version)
+            self._kept[key] = asyncio.ensure_future(call)
+        reply = await self._kept[key]
+        if reply.status == 403:
+            raise Denied(f"{NAMES[service]} does not show {path} to this account")
+        return reply
+
+    async def listing(
+        self, service: Service, path: str, key: str, *, query: Mapping[str, str] | None = None, admin: bool = False
+    ) -> list[Raw]:
+        """See `Probe.listing`."""
+        found: list[Raw] = []
+        asked = {**(query or {}), "limit": "500"}
+        for _ in range(_PAGES):
+            data = await self.get(service, path, query=asked, admin=admin)
+            page = data.get(key) or []
+            found += page
+            if not page or not (data.get("next") or data.get(f"{key}_links")):
+                return found
+            asked = {**asked, "marker": str(page[-1].get("id"))}
+        raise CloudError(f"{NAMES[service]}'s list {path} does not end.")
+
+    async def access(self) -> Access:
+        """See `Probe.access`."""
+        await self.connection.project_id()  # the driver's own way to sign in, with its words for what goes wrong
+        return await asyncio.to_thread(partial(_access, self.place, self.config))
+
+    async def microversions(self) -> str:
+        """See `Probe.microversions`."""
+        return await self.connection.microversion()
+
+    async def clock_difference(self) -> float | None:
+        """See `Probe.clock_difference`. Half of the way there and back is on the cloud's account."""
+        before = self.clock.now()
+        reply = await self.connection.call(Service.IDENTITY, "GET", "/auth/catalog", "tell the time", accept=_REFUSED)
+        after = self.clock.now()
+        theirs = _date(reply.date)
+        return None if theirs is None else (theirs - before - (after - before) / 2).total_seconds()
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        found = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _access(place: Place, config: OpenStackConfig) -> Access:
+    region = open_region(place, config)
+    session = region.get_session()
+    try:
+        found = cast("BaseIdentityPlugin", session.auth).get_access(session)
+        services = frozenset(
+            kind
+            for kind in (str(one) for one in Service)
+            if session.get_endpoint(
+                service_type=region.get_service_type(kind),
+                interface=region.get_interface(kind),
+                region_name=region.get_region_name(kind),
+            )
+        )
+    except ksa.ClientException as error:
+        raise CloudError(f"Keystone does not let Beamdesk in ({type(error).__name__}).") from error
+    return Access(
+        user=str(found.username),
+        project=str(found.project_name or ""),
+        project_id=str(found.project_id or ""),
+        roles=tuple(sorted(found.role_names or ())),
+        method=str(region.config.get("auth_type", "password")),
+        services=services,
+    )
