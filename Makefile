@@ -8,7 +8,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 RUN := $(VENV)/bin/
 REAL := root or postgres or browser or desktop
 
-.PHONY: help up down status dev check format test bench clean
+.PHONY: help up down status dev check format test cloud-up cloud-down bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,13 @@ test: ## everything that this machine can run, real parts included
 	@$(SUDO) env BEAMDESK_PREFIX=$(PREFIX) deploy/setup images
 	@$(RUN)pytest tests/unit tests/contract -m "($(REAL) or heavy) and not slow"
 	@$(RUN)pytest tests/integration tests/migration tests/browser tests/acceptance -m "not slow" --durations=10
+
+cloud-up: dev ## start a real OpenStack with simulated hosts on loopback, for tests by hand; prints how to use it
+	@$(SUDO) deploy/setup openstack
+	@$(RUN)python -m tests.controlplane up
+
+cloud-down: ## stop it; its state stays
+	@$(RUN)python -m tests.controlplane down
 
 bench: dev ## numbers beside their peers, in the same run
 	@$(SUDO) deploy/setup packages
