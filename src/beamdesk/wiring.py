@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -30,6 +31,7 @@ from beamdesk.domain.decision import Timings
 from beamdesk.domain.errors import CloudError, ConfigurationError, NotSupported
 from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.domain.storage import GuestSite
+from beamdesk.ports.catalog import Catalog
 from beamdesk.ports.cloud import Cloud
 from beamdesk.ports.files import ExperimentFiles
 from beamdesk.ports.identity import PasswordSignIn
@@ -152,25 +154,46 @@ async def open_app(settings: Settings, cloud: Cloud) -> AsyncIterator[App]:
         return await cloud.console_log(server_id)
 
     try:
-        yield App(
-            store=store,
-            catalog=FileCatalog(settings.cache_dir / "images" / "catalog.json", tuple(f.flavor() for f in settings.flavors)),
-            clock=SystemClock(),
-            secrets=SystemSecrets(),
-            sign_in=await _demo_sign_in(settings, store) if settings.demo else None,
-            rules=SiteRules(
-                lease=settings.lease.rules(),
-                person_quota=settings.person_quota.quota(),
-                experiment_quota=settings.experiment_quota.quota(),
-            ),
-            capacity=_CapacityReader(cloud),
-            desktop_origin=desktop_origin(settings),
-            portal_origin=settings.origin,
-            console=console,
-            guest_site=guest_site(settings),
-        )
+        async with _open_catalog(settings) as catalog:
+            yield App(
+                store=store,
+                catalog=catalog,
+                clock=SystemClock(),
+                secrets=SystemSecrets(),
+                sign_in=await _demo_sign_in(settings, store) if settings.demo else None,
+                rules=SiteRules(
+                    lease=settings.lease.rules(),
+                    person_quota=settings.person_quota.quota(),
+                    experiment_quota=settings.experiment_quota.quota(),
+                ),
+                capacity=_CapacityReader(cloud),
+                desktop_origin=desktop_origin(settings),
+                portal_origin=settings.origin,
+                console=console,
+                guest_site=guest_site(settings),
+            )
     finally:
         await store.close()
+
+
+@asynccontextmanager
+async def _open_catalog(settings: Settings) -> AsyncIterator[Catalog]:
+    """Yield the catalogue: the image builder's file, or the first place of the cloud."""
+    if settings.cloud != "openstack":
+        yield FileCatalog(settings.cache_dir / "images" / "catalog.json", tuple(f.flavor() for f in settings.flavors))
+        return
+    from beamdesk.adapters.openstack.catalog import OpenStackCatalog
+    from beamdesk.adapters.openstack.catalog_source import read_lists
+    from beamdesk.adapters.openstack.connection import Connection
+
+    config = settings.openstack.config()
+    connection = Connection(config.places[0], replace(config, concurrency=2))
+    catalog = OpenStackCatalog(partial(read_lists, connection), config.flavors)
+    try:
+        yield catalog
+    finally:
+        await catalog.close()
+        connection.close()
 
 
 async def _demo_sign_in(settings: Settings, store: SqlStore) -> PasswordSignIn:

@@ -156,7 +156,6 @@ def test_a_flavor_with_our_title_is_on_offer_by_its_name() -> None:
 def test_a_flavor_can_have_a_name_of_its_own_in_the_catalogue() -> None:
     assert [one.id for one in read_flavors([flavor(extra_specs={"beamdesk:flavor": "m"})])[0]] == ["m"]
     assert [one.id for one in read_flavors([flavor()], {"small": "medium"})[0]] == ["small"]
-    assert [one.id for one in read_flavors([flavor()], {"small": "f1"})[0]] == ["small"]
 
 
 def test_two_flavors_of_one_name_are_one_offer_and_a_reason() -> None:

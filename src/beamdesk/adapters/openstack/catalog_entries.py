@@ -171,7 +171,7 @@ def _beamlines(value: object) -> frozenset[str]:
 def read_flavors(entries: Iterable[Raw], names: Mapping[str, str] | None = None) -> tuple[tuple[Flavor, ...], tuple[LeftOut, ...]]:
     """Return the flavors on offer, smallest first, and those left out. ``entries`` as in Nova's ``GET /flavors/detail``, 2.61.
 
-    ``names``: our id of a flavor -> Nova's name or id of it, where the settings say so.
+    ``names``: our id of a flavor -> Nova's name of it, where the settings say so.
     """
     ours = {theirs: own for own, theirs in (names or {}).items()}
     read: dict[str, Flavor] = {}
@@ -180,7 +180,7 @@ def read_flavors(entries: Iterable[Raw], names: Mapping[str, str] | None = None)
         if "beamdesk:title_en" not in specs_of(entry):
             continue
         try:
-            flavor = read_flavor(entry, ours.get(str(entry.get("name"))) or ours.get(str(entry.get("id"))))
+            flavor = read_flavor(entry, ours.get(str(entry.get("name"))))
         except ValueError as error:
             left.append(_left("flavor", entry, str(error)))
             continue
