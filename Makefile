@@ -6,12 +6,12 @@ VENV := .venv
 PYTHON ?= /usr/bin/python3
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 RUN := $(VENV)/bin/
-REAL := root or postgres or browser or desktop
+REAL := root or postgres or browser or desktop or openstack
 
-.PHONY: help up down status dev check format test cloud-up cloud-down bench clean
+.PHONY: help up down status dev check format test test-openstack cloud-up cloud-down bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: ## install what is missing (root once), start Beamdesk, print the address
 	@$(SUDO) env BEAMDESK_PREFIX=$(PREFIX) deploy/setup runtime
@@ -46,8 +46,13 @@ test: ## everything that this machine can run, real parts included
 	@$(SUDO) deploy/setup packages
 	@$(MAKE) --no-print-directory check
 	@$(SUDO) env BEAMDESK_PREFIX=$(PREFIX) deploy/setup images
-	@$(RUN)pytest tests/unit tests/contract -m "($(REAL) or heavy) and not slow"
-	@$(RUN)pytest tests/integration tests/migration tests/browser tests/acceptance -m "not slow" --durations=10
+	@$(RUN)pytest tests/unit tests/contract -m "($(REAL) or heavy) and not slow and not openstack"
+	@$(RUN)pytest tests/integration tests/migration tests/browser tests/acceptance -m "not slow and not openstack" --durations=10
+	@$(MAKE) --no-print-directory test-openstack
+
+test-openstack: dev ## the tests on a real OpenStack with simulated hosts, brought up for them
+	@$(SUDO) deploy/setup openstack
+	@$(RUN)pytest tests -m "openstack and not slow" --durations=10
 
 cloud-up: dev ## start a real OpenStack with simulated hosts on loopback, for tests by hand; prints how to use it
 	@$(SUDO) deploy/setup openstack
