@@ -146,10 +146,15 @@ def _write(table: HostTable, row: int, wanted: Claim, known: Sequence[tuple[int,
 
 
 def _charges(table: HostTable, row: int, wanted: Claim) -> list[tuple[int, int, int]]:
-    """Say which NUMA nodes bear the server. One that is bound to none floats: it is charged to the emptiest nodes first."""
+    """Say which NUMA nodes bear the server. One that is bound to none floats: it is charged to the emptiest nodes first.
+
+    So does one that is bound to a node which its host no longer reports.
+    """
     nodes = len(table.hosts[row].nodes)
-    if nodes == 1 or wanted.node is not None:
-        return [(wanted.node or 0, wanted.cpu_milli, wanted.memory_mib)]
+    if nodes == 1:
+        return [(0, wanted.cpu_milli, wanted.memory_mib)]
+    if wanted.node is not None and wanted.node < nodes:
+        return [(wanted.node, wanted.cpu_milli, wanted.memory_mib)]
     order = sorted(range(nodes), key=lambda node: (-int(table.numa_cpu_free[row, node]), node))
     cpu, memory, charges = wanted.cpu_milli, wanted.memory_mib, []
     for node in order:

@@ -1,14 +1,12 @@
-"""What was decided and why, as a value that can be stored, read by people and checked later."""
+"""What was decided and why, as a value that can be stored (`wire.py`), read by people and checked later."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from beamdesk.scheduling.claims import Claim, Grant
-from beamdesk.scheduling.errors import NotFree, SchedulingError
-from beamdesk.scheduling.request import CardDemand, GroupRule, NumaRule, Request
+from beamdesk.scheduling.errors import NotFree
+from beamdesk.scheduling.request import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,47 +60,3 @@ class Decision:
             one.group,
             one.booking,
         )
-
-
-def dumps(decision: Decision) -> str:
-    """Write a decision as JSON."""
-    return json.dumps(asdict(decision), default=_plain, allow_nan=False, sort_keys=True)
-
-
-def _plain(value: object) -> list[str]:
-    if isinstance(value, frozenset):
-        return sorted(value)
-    raise TypeError(f"{type(value).__name__} is not part of a decision")
-
-
-def loads(text: str) -> Decision:
-    """Read a decision that `dumps` wrote.
-
-    Raises:
-        SchedulingError: it is not one.
-    """
-    try:
-        data = json.loads(text)
-        ranking = tuple(
-            Ranked(one["host"], one["tier"], one["total"], tuple((str(name), float(value)) for name, value in one["contributions"]))
-            for one in data.pop("ranking")
-        )
-        grants = tuple(Grant(**grant) for grant in data.pop("grants"))
-        refusals = tuple((str(reason), int(count)) for reason, count in data.pop("refusals"))
-        request = _request(data.pop("request"))
-        return Decision(request=request, ranking=ranking, grants=grants, refusals=refusals, **data)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise SchedulingError(f"This is not a stored decision: {error}") from error
-
-
-def _request(data: dict[str, Any]) -> Request:
-    cards = data["cards"]
-    return Request(
-        **{
-            **data,
-            "cards": None if cards is None else CardDemand(**{**cards, "models": frozenset(cards["models"])}),
-            "numa": NumaRule(data["numa"]),
-            "group_rule": GroupRule(data["group_rule"]),
-            **{name: frozenset(data[name]) for name in ("aggregates", "only_hosts", "not_hosts")},
-        }
-    )

@@ -26,3 +26,7 @@ class InvalidHost(SchedulingError):
 
 class NotFree(SchedulingError):
     """What a decision gave is no longer free (or never was): decide again."""
+
+
+class Malformed(SchedulingError):
+    """A document from outside is not what it should be; ``field`` is the path of the first offence."""

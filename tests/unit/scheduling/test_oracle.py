@@ -12,13 +12,13 @@ from beamdesk.scheduling import bookings
 from beamdesk.scheduling.cards import CardState
 from beamdesk.scheduling.claims import release
 from beamdesk.scheduling.decide import Scheduler, decide, same_again
-from beamdesk.scheduling.decision import dumps, loads
 from beamdesk.scheduling.errors import NotFree
 from beamdesk.scheduling.policy import POLICIES, make
 from beamdesk.scheduling.reports import check_invariants
 from beamdesk.scheduling.request import Request
 from beamdesk.scheduling.snapshot import open_table, take
 from beamdesk.scheduling.state import HostTable
+from beamdesk.scheduling.wire import read_decision, write_decision
 from schedulingkit import Oracle, some_bookings, some_requests, some_worlds
 
 QUICK = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
@@ -55,10 +55,10 @@ def check_decision(table: HostTable, oracle: Oracle, scheduler: Scheduler, reque
     assert (decision.host is None) == (not decision.ranking)
     assert sum(count for _, count in decision.refusals) + decision.possible == (0 if decision.impossible else len(table))
     assert decision == decide(table, scheduler.policy, request, now, keep=len(oracle.facts)), "warm and cold differ"
-    assert loads(dumps(decision)) == decision
+    assert read_decision(write_decision(decision)) == decision
     copy = open_table(take(table))
     assert copy.digest() == table.digest()
-    assert same_again(loads(dumps(decision)), copy, make(scheduler.policy.name, copy)) or not decision.ranking
+    assert same_again(read_decision(write_decision(decision)), copy, make(scheduler.policy.name, copy)) or not decision.ranking
     if decision.host is None:
         return
     claim = scheduler.place(request, now).claim()

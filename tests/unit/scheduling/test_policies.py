@@ -15,7 +15,6 @@ from beamdesk.scheduling.arrays import CARD
 from beamdesk.scheduling.cards import Card, CardMode, CardState
 from beamdesk.scheduling.claims import Claim, Grant, claim, release
 from beamdesk.scheduling.decide import Scheduler, decide, same_again
-from beamdesk.scheduling.decision import dumps, loads
 from beamdesk.scheduling.errors import NotFree, SchedulingError
 from beamdesk.scheduling.filters import Window
 from beamdesk.scheduling.fragment import Fragmentation, Task, typical
@@ -24,6 +23,7 @@ from beamdesk.scheduling.policy import POLICIES, Guard, make
 from beamdesk.scheduling.request import CardDemand, GroupRule, NumaRule, Request
 from beamdesk.scheduling.rows import rows_of
 from beamdesk.scheduling.state import HostTable
+from beamdesk.scheduling.wire import read_decision, write_decision
 from schedulingkit import some_requests, some_worlds
 
 T4 = ("T4", 16384, 2560, 320, 1590)
@@ -183,17 +183,17 @@ def test_cards_and_cpu_on_different_hosts_are_not_enough() -> None:
 def test_a_stored_decision_comes_out_the_same_on_the_same_state_only() -> None:
     table = HostTable([gpu_host("a"), gpu_host("b"), cpu_host("c")])
     policy = make("beamdesk", table)
-    stored = dumps(decide(table, policy, Request("d", 1000, 1024, cards=CardDemand(1))))
+    stored = write_decision(decide(table, policy, Request("d", 1000, 1024, cards=CardDemand(1))))
     again = HostTable([cpu_host("c"), gpu_host("b"), gpu_host("a")])
-    assert same_again(loads(stored), again, make("beamdesk", again))
+    assert same_again(read_decision(stored), again, make("beamdesk", again))
     claim(again, Claim("x", "c", 1, 1))
-    assert not same_again(loads(stored), again, make("beamdesk", again))
+    assert not same_again(read_decision(stored), again, make("beamdesk", again))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"request": 1}', "nonsense"])
 def test_what_is_not_a_decision_is_refused(text: str) -> None:
     with pytest.raises(SchedulingError):
-        loads(text)
+        read_decision(text)
 
 
 def test_an_unknown_policy_is_refused_by_name() -> None:
