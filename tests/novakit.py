@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
-from beamdesk.plugins.nova.fetch import Held
+from beamdesk.plugins.nova.fetch import Held, follow
 from beamdesk.scheduling.cards import Card, CardState
 from beamdesk.scheduling.claims import release
 from beamdesk.scheduling.decide import Scheduler
@@ -96,7 +96,8 @@ class Site:
         return State(one.name, one.cpu_milli // 1000, one.memory_mib, pools)
 
     def publish(self) -> Held:
-        self.held = Held(publish(self.table, self.now, self.policy), self.now)
+        before = getattr(self, "held", None)
+        self.held = follow(before, publish(self.table, self.now, self.policy), self.now)
         return self.held
 
     def confirmed(self) -> Held:

@@ -122,6 +122,12 @@ def test_a_broken_answer_is_a_failure_and_never_a_snapshot(
     assert "s3cret" not in str(failure.value)
 
 
+def test_a_policy_that_is_not_known_here_is_a_failure(api: Api, options: Options) -> None:
+    api.answer = (200, api.answer[1].replace(b'"beamdesk"', b'"newer"'), {})
+    with pytest.raises(FetchFailed, match="names the policy 'newer'"):
+        fetch(options, None, lambda: 0.0)
+
+
 def test_an_answer_without_end_is_given_up(api: Api, options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("beamdesk.plugins.nova.fetch.LONGEST", 1000)
     api.answer = (200, b" " * 5000, {})

@@ -10,7 +10,7 @@ import pytest
 
 from beamdesk.plugins.nova.asked import read
 from beamdesk.plugins.nova.engine import Engine, Verdict
-from beamdesk.plugins.nova.fetch import Held
+from beamdesk.plugins.nova.fetch import Held, follow
 from beamdesk.plugins.nova.journal import Journal
 from beamdesk.plugins.nova.options import Fallback, InvalidOption, Options
 from beamdesk.plugins.nova.seen import look, offers
@@ -43,7 +43,7 @@ class Desk:
             replace(one, cards=(replace(one.cards[0], state=states[one.name]), *one.cards[1:])) if one.name in states else one
             for one in self.site.table.hosts
         ]
-        self.held = Held(publish(Site(facts).table, self.site.now), self.site.now)
+        self.held = follow(self.held, publish(Site(facts).table, self.site.now), self.site.now)
 
     def time(self, seconds: float, *, confirmed: bool = True) -> None:
         self.site.now += seconds
@@ -97,6 +97,32 @@ def test_a_freed_card_is_lent_again_when_the_records_still_call_it_free_long_aft
     assert desk.ask(GPU, 1).hosts == ()
     desk.time(2)
     assert desk.ask(GPU, 1).hosts == ("gpu",)
+
+
+def test_records_that_noticed_the_use_are_believed_at_once_whenever_nova_frees_the_card() -> None:
+    """Snapshots come and go between two requests; what they showed is not forgotten."""
+    desk = Desk(one_card())
+    state = desk.site.states["gpu"]
+    pools, state.pools = state.pools, []
+    desk.ask(CPU)
+    desk.time(5)
+    desk.records(gpu=CardState.USED)
+    desk.records(gpu=CardState.DIRTY)
+    desk.time(5)
+    desk.records(gpu=CardState.FREE)
+    state.pools = pools
+    assert desk.ask(GPU, 1).hosts == ("gpu",)
+
+
+def test_what_records_showed_before_the_use_vouches_for_nothing() -> None:
+    desk = Desk(one_card())
+    desk.records(gpu=CardState.DIRTY)
+    desk.time(5)
+    desk.records(gpu=CardState.FREE)
+    desk.time(5)
+    use_and_free(desk)
+    desk.time(5)
+    assert desk.ask(GPU, 1).hosts == ()
 
 
 def test_time_alone_cleans_no_card_while_the_records_are_silent() -> None:

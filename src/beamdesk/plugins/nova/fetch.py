@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import logging
+import math
 import os
 import random
 import ssl
@@ -17,12 +18,14 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from beamdesk.plugins.nova.options import Options
+from beamdesk.scheduling.cards import CardState
 from beamdesk.scheduling.errors import SchedulingError
+from beamdesk.scheduling.policy import POLICIES
 from beamdesk.scheduling.wire import LONGEST, Published, read_snapshot
 
 LOG = logging.getLogger(__name__)
@@ -35,13 +38,38 @@ class FetchFailed(Exception):
     """No snapshot came; the message says why. It never holds the credential."""
 
 
+Place = tuple[str, str]
+"""A card: host and address."""
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A snapshot, and when it was last known to be the API's (seconds since the epoch, this machine's clock)."""
+    """A snapshot, and when it was last known to be the API's (seconds since the epoch, this machine's clock).
+
+    ``bad``: cards that it shows in use, dirty, being cleaned or failed. ``noticed``: when others were last shown so.
+    """
 
     published: Published
     asof: float
     etag: str = ""
+    bad: frozenset[Place] = frozenset()
+    noticed: Mapping[Place, float] = field(default_factory=dict)
+
+    def noticed_at(self, place: Place) -> float:
+        """Return when the records last showed a card as anything but free; minus infinity = never."""
+        return self.asof if place in self.bad else self.noticed.get(place, -math.inf)
+
+
+def follow(before: Held | None, published: Published, asof: float, etag: str = "") -> Held:
+    """Return what is held when a new snapshot follows on another."""
+    bad = {
+        (host.name, card.address) for host in published.snapshot.hosts for card in host.cards if card.state is not CardState.FREE
+    }
+    bad |= {(claim.host, grant.address) for claim, _ in published.snapshot.claims for grant in claim.grants}
+    noticed: dict[Place, float] = {}
+    if before is not None:
+        noticed = {**before.noticed, **dict.fromkeys(before.bad - bad, before.asof)}
+    return Held(published, asof, etag, frozenset(bad), noticed)
 
 
 class Source(Protocol):
@@ -74,7 +102,7 @@ def fetch(options: Options, before: Held | None, clock: Callable[[], float]) -> 
     try:
         with _opener(options).open(request, timeout=options.timeout) as answer:
             body, etag = _body(answer, options), answer.headers.get("ETag", "")
-        return Held(read_snapshot(body), asof, etag)
+        published = read_snapshot(body)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == http.client.NOT_MODIFIED and before is not None:
@@ -84,6 +112,9 @@ def fetch(options: Options, before: Held | None, clock: Callable[[], float]) -> 
         raise FetchFailed(f"{options.api_url} sent what is not a snapshot: {error.message}") from error
     except (OSError, http.client.HTTPException) as error:
         raise FetchFailed(f"{options.api_url} cannot be reached: {error}") from error
+    if published.policy not in POLICIES:
+        raise FetchFailed(f"{options.api_url} names the policy {published.policy!r}, which this version does not know")
+    return follow(before, published, asof, etag)
 
 
 def _body(answer: http.client.HTTPResponse, options: Options) -> bytes:

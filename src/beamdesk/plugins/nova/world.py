@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from beamdesk.plugins.nova.fetch import Held
+from beamdesk.plugins.nova.fetch import Held, Place
 from beamdesk.plugins.nova.options import Options
 from beamdesk.plugins.nova.seen import Seen
 from beamdesk.scheduling.arrays import CARD
@@ -28,8 +28,6 @@ from beamdesk.scheduling.state import DIRTY, FREE, MODES, USED, HostTable
 
 PENDING_S = 60.0
 WHOLE = MODES.index(CardMode.PASSTHROUGH)
-Place = tuple[str, str]
-"""A card: host and address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +59,8 @@ class World:
         self._held: Held | None = None
         self._source = ""
         self._stale_facts = True
-        self._occupied: set[Place] = set()
-        self._wary: dict[Place, float] = {}
+        self._occupied: dict[Place, float] = {}
+        self._wary: dict[Place, tuple[float, float]] = {}
         self._base: list[list[int]] = []
         self._raised: set[str] = set()
         self.table = HostTable(())
@@ -137,7 +135,8 @@ class World:
         if known is None or any(one.server == server for other in self._known.values() for one in other.pending):
             return
         known.pending.append(Pending(server, cpu_milli, memory_mib, cards, now))
-        self._occupied.update((host, address) for address in cards)
+        for address in cards:
+            self._occupied.setdefault((host, address), now)
         self._overlay(host, now)
 
     def _open(self) -> None:
@@ -152,15 +151,6 @@ class World:
         mix = () if published is None else published.mix
         self.scheduler = Scheduler(self.table, make(policy, self.table, mix), keep=1 << 30)
         self._base = self.table.state.tolist()
-        self._believe()
-
-    def _believe(self) -> None:
-        """A card that the records show in use or being cleaned is in their hands: its state is theirs to say from now on."""
-        for place in list(self._wary):
-            row = self.table.row.get(place[0], -1)
-            position = self.table.position(row, place[1]) if row >= 0 else -1
-            if position < 0 or self._base[row][position] != FREE:
-                del self._wary[place]
 
     def _described(self, host: HostFacts) -> HostFacts:
         """Return a host of the snapshot with Nova's amounts and aggregates, and with GPUs that nobody reported."""
@@ -221,22 +211,25 @@ class World:
         table, base = self.table, self._base[at[0]][at[1]]
         state = base
         if not free:
-            self._occupied.add(place)
+            self._occupied.setdefault(place, now)
             self._wary.pop(place, None)
             state = USED if base == FREE else base
-        elif place in self._occupied:
-            self._occupied.discard(place)
-            if base == FREE and self._options.api_url:
-                self._wary[place] = now
-        if free and base == FREE and place in self._wary:
-            if self._held is not None and self._held.asof >= self._wary[place] + self._options.settle:
+        elif place in self._occupied and self._options.api_url:
+            self._wary[place] = now, self._occupied.pop(place)
+        if free and place in self._wary:
+            if self._vouched_for(place):
                 del self._wary[place]
-            else:
+            elif base == FREE:
                 state = DIRTY
         if base == FREE:
             table.state[at] = state
             table.used[at] = CARD if state == USED else 0
             settle(table, at)
+
+    def _vouched_for(self, place: Place) -> bool:
+        """Tell whether the records know that a card was used: they showed it so, or have had time enough to notice."""
+        freed, since = self._wary[place]
+        return self._held is not None and (self._held.noticed_at(place) >= since or self._held.asof >= freed + self._options.settle)
 
     def lendable(self, name: str) -> frozenset[str]:
         """Return the cards of a host that Nova would give to a server now."""

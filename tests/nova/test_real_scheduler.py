@@ -1,0 +1,231 @@
+"""In a real nova-scheduler, over RabbitMQ, Placement and simulated hosts with PCI GPUs: servers land where the core says.
+
+One OpenStack for the module. The site's records are a loopback API that serves what the core's own table holds.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beamdesk.plugins.nova.journal import Entry, entries
+from beamdesk.scheduling.cards import Card, CardState
+from beamdesk.scheduling.claims import release
+from beamdesk.scheduling.decide import Scheduler
+from beamdesk.scheduling.host import HostFacts, NumaNode
+from beamdesk.scheduling.policy import make
+from beamdesk.scheduling.reports import set_card_state
+from beamdesk.scheduling.state import CLEANING, DIRTY, HostTable
+from beamdesk.scheduling.vocabulary import from_extra_specs
+from beamdesk.scheduling.wire import publish
+from controlplane.layout import A100, T4, Kind, Options
+from controlplane.plane import ControlPlane
+from novaplane import SnapshotApi, python_path
+
+pytestmark = [pytest.mark.openstack, pytest.mark.heavy]
+
+HOSTS = 9
+FARM = (Kind(16, 64 * 1024), Kind(32, 128 * 1024, ((A100, 4),)), Kind(16, 64 * 1024, ((T4, 4),)))
+FACTS = {A100: ("A100", 40960, 6912, 1555, 1410), T4: ("T4", 16384, 2560, 320, 1590)}
+WORDS: dict[str, tuple[int, int, dict[str, str]]] = {
+    "trace-cpu": (4, 8192, {}),
+    "trace-large": (8, 32768, {}),
+    "trace-any": (4, 16384, {"pci_passthrough:alias": "gpu:1", "beamdesk:gpus": "1"}),
+    "trace-a100": (8, 16384, {"pci_passthrough:alias": "a100:1", "beamdesk:gpu_models": "A100"}),
+    "trace-two": (8, 32768, {"pci_passthrough:alias": "a100:2", "beamdesk:gpus": "2", "beamdesk:gpu_memory_mib": "20000"}),
+    "trace-t4": (2, 8192, {"pci_passthrough:alias": "t4:1", "beamdesk:gpu_models": "T4", "beamdesk:gpus": "1"}),
+    "wrong-word": (1, 1024, {"pci_passthrough:alias": "gpu:1", "beamdesk:gpu_memry_mib": "1"}),
+    "wrong-count": (1, 1024, {"pci_passthrough:alias": "gpu:1", "beamdesk:gpus": "2"}),
+}
+
+
+def facts(number: int) -> HostFacts:
+    """Describe a simulated host as its records would."""
+    kind = FARM[number % len(FARM)]
+    cards = []
+    for product, count in kind.gpus:
+        cards += [Card(f"0000:{0x10 + at:02x}:00.0", *FACTS[product]) for at in range(count)]
+    half = NumaNode(kind.vcpus * 500, kind.memory_mb // 2)
+    return HostFacts(f"host-{number:03d}", kind.vcpus * 1000, kind.memory_mb, 20000, tuple(cards), (half, half))
+
+
+@dataclass
+class Stage:
+    """The cloud, its records, and the core that says what should happen."""
+
+    plane: ControlPlane
+    api: SnapshotApi
+    journal: Path
+    cloud: Any
+    table: HostTable
+    flavors: dict[str, str] = field(default_factory=dict)
+    image: str = ""
+    number: int = 0
+
+    def __post_init__(self) -> None:
+        self.core = Scheduler(self.table, make("beamdesk", self.table))
+
+    def publish(self) -> None:
+        """Have the scheduler know the core's present state."""
+        self.api.serve(publish(self.table, time.time()))
+        self.api.wait_until_known()
+
+    def create(self, flavor: str, hints: dict[str, str] | None = None) -> str:
+        self.number += 1
+        body: dict[str, Any] = {
+            "name": f"t{self.number}",
+            "flavorRef": self.flavors[flavor],
+            "imageRef": self.image,
+            "networks": "none",
+        }
+        request = {"server": body, **({"os:scheduler_hints": hints} if hints else {})}
+        answer = self.cloud.compute.post("/servers", json=request, microversion="2.90")
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["server"]["id"])
+
+    def decided(self, server: str) -> Entry | None:
+        """Return what the plugin wrote down for a server; None where Placement offered no host, so that no filter was asked."""
+        found: list[Entry] = []
+
+        def look() -> bool:
+            given_up = self.show(server)["status"] == "ERROR"
+            found[:] = [one for one in entries(self.journal) if one.server == server]
+            return bool(found) or given_up
+
+        wait(look, f"a decision about {server}")
+        return found[0] if found else None
+
+    def show(self, server: str) -> Any:
+        """Return what Nova says of a server."""
+        return self.cloud.compute.get(f"/servers/{server}", microversion="2.90").json()["server"]
+
+    def settled(self, server: str) -> Any:
+        """Return the server when it is no longer being built."""
+        found: list[Any] = []
+
+        def look() -> bool:
+            found[:] = [self.show(server)]
+            return str(found[0]["status"]) != "BUILD"
+
+        wait(look, f"{server} is built")
+        return found[0]
+
+    def devices(self, server: str) -> set[str]:
+        """Return the addresses of the devices that Placement allocated to a server."""
+        known = self.cloud.placement.get(f"/allocations/{server}").json()["allocations"]
+        names = [self.cloud.placement.get(f"/resource_providers/{one}").json()["name"] for one in known]
+        return {name.split("_", 1)[1].lower() for name in names if "_" in name}
+
+    def delete(self, *servers: str) -> None:
+        for server in servers:
+            self.cloud.compute.delete(f"/servers/{server}")
+        for server in servers:
+            wait(lambda server=server: self.cloud.compute.get(f"/servers/{server}").status_code == 404, f"{server} is gone")  # type: ignore[misc]
+
+    def clean(self, chance: random.Random, part: float) -> None:
+        """Clean some of the dirty cards."""
+        for row, name in enumerate(self.table.names):
+            for position, address in enumerate(self.table.addresses[row]):
+                if self.table.state[row, position] == DIRTY and chance.random() < part:
+                    set_card_state(self.table, name, address, CardState.CLEANING)
+                if self.table.state[row, position] == CLEANING:
+                    set_card_state(self.table, name, address, CardState.FREE)
+
+    def expected(self, flavor: str, server: str) -> Any:
+        """Decide with the core, and claim."""
+        vcpus, memory, specs = WORDS[flavor]
+        return self.core.place(from_extra_specs(server, vcpus=vcpus, memory_mib=memory, flavor=specs, image_ref=self.image), 0.0)
+
+
+def wait(true: Callable[[], bool], what: str, seconds: float = 120) -> None:
+    """Return when something is true; there is no event to wait for in an OpenStack API."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"waited in vain: {what}"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    folder = tmp_path_factory.mktemp("novasched")
+    table = HostTable([facts(number) for number in range(HOSTS)])
+    api, journal = SnapshotApi(folder), folder / "decisions.jsonl"
+    api.serve(publish(table, time.time()))
+    nova = {
+        "DEFAULT": {"initial_cpu_allocation_ratio": "1.0"},
+        "scheduler": {"max_placement_results": "1000"},
+        "filter_scheduler": {
+            "available_filters": ["nova.scheduler.filters.all_filters", "beamdesk.plugins.nova.filter.BeamdeskFilter"],
+            "enabled_filters": "ComputeFilter,ComputeCapabilitiesFilter,ImagePropertiesFilter,PciPassthroughFilter,BeamdeskFilter",
+            "weight_classes": "beamdesk.plugins.nova.weigher.BeamdeskWeigher",
+        },
+        "beamdesk": {
+            "api_url": api.url, "credential_file": str(api.credential_file), "interval": "0.3", "stale_after": "5", "timeout": "2",
+            "journal": str(journal),
+        },
+    }  # fmt: skip
+    options = Options(
+        hosts=HOSTS, hosts_per_process=9, farm=FARM, nova=nova, python_path=(str(python_path(folder / "path")),), volumes=False
+    )
+    try:
+        with ControlPlane(folder / "plane", options, say=print) as plane, plane.connect() as cloud:
+            made = Stage(plane, api, journal, cloud, table)
+            for name, (vcpus, memory, specs) in WORDS.items():
+                flavor = cloud.compute.create_flavor(name=name, vcpus=vcpus, ram=memory, disk=1)
+                if specs:
+                    cloud.compute.create_flavor_extra_specs(flavor, specs)
+                made.flavors[name] = flavor.id
+            made.image = next(iter(cloud.image.images())).id
+            yield made
+    finally:
+        api.stop()
+
+
+def test_a_trace_lands_where_the_core_says_with_its_cards(stage: Stage) -> None:
+    chance = random.Random(7)
+    kinds = [name for name in WORDS if name.startswith("trace-")]
+    running: dict[str, Any] = {}
+    compared = refused = 0
+    for _ in range(6):
+        stage.publish()
+        fresh: dict[str, Any] = {}
+        for _ in range(20):
+            flavor = chance.choice(kinds)
+            server = stage.create(flavor)
+            entry, expected = stage.decided(server), stage.expected(flavor, server)
+            if entry is not None:
+                assert entry.decision is not None
+                assert (entry.decision.host, entry.decision.grants) == (expected.host, expected.grants)
+                assert entry.decision.ranking == expected.ranking
+                compared += 1
+            else:
+                assert expected.host is None, "Placement offered no host at all"
+            if expected.host is None:
+                refused += 1
+                assert stage.settled(server)["status"] == "ERROR"
+                stage.delete(server)
+            else:
+                fresh[server] = expected
+        for server, expected in fresh.items():
+            told = stage.settled(server)
+            assert (told["status"], told["OS-EXT-SRV-ATTR:host"]) == ("ACTIVE", expected.host)
+            assert stage.devices(server) == {one.address for one in expected.grants}
+        running |= fresh
+        ended = chance.sample(sorted(running), len(running) // 2)
+        stage.delete(*ended)
+        for server in ended:
+            del running[server]
+            release(stage.table, server)
+        stage.publish()
+        stage.clean(chance, 0.6)
+    assert compared >= 100
+    assert refused > 0, "a site in which everything fits shows little"
+    stage.delete(*running)
+    for server in running:
+        release(stage.table, server)
