@@ -9,7 +9,6 @@ from typing import Any
 from apikit import caller, clock_of
 from beamdesk.app import srm, srm_agents
 from beamdesk.app.context import App
-from beamdesk.protocol.codec import encode
 from beamdesk.protocol.srm import (
     CardFacts,
     CardLoad,
@@ -106,7 +105,7 @@ class Agent:
 
     async def send(self, report: Report) -> ReportReply:
         """Send a report as it is."""
-        return await srm_agents.report(self.app, self.credential, report, encode(report), address=self.address)
+        return await srm_agents.report(self.app, self.credential, report, address=self.address)
 
     def next(self, **parts: Any) -> Report:
         """Return the next report."""

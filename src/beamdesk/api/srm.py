@@ -225,8 +225,8 @@ async def open_agent_session(app: Application, request: Request) -> Response:
 @router.post("/srm/reports", include_in_schema=False)
 async def take_report(app: Application, request: Request) -> Response:
     """Take in an agent's report."""
-    secret, body = _bearer(request), await request.body()
-    return _json(await srm_agents.report(app, secret, _message(Report, body), body, address=_peer(request)))
+    secret, message = _bearer(request), _message(Report, await request.body())
+    return _json(await srm_agents.report(app, secret, message, address=_peer(request)))
 
 
 @router.get("/srm/hosts", response_model=Items[Host], responses=documented("forbidden"), summary="Hosts and their cards")

@@ -23,6 +23,7 @@ from beamdesk.domain.secrets import hash_secret
 from beamdesk.domain.srm import DeviceRecord, HostRecord, Sample, SrmRules
 from beamdesk.domain.srm_checks import check_digest, check_host_name, check_report, real, text
 from beamdesk.ports.store import Transaction
+from beamdesk.protocol.codec import encode
 from beamdesk.protocol.srm import Enrol, Enrolled, Open, Opened, Report, ReportReply
 
 
@@ -159,14 +160,14 @@ def _skew(rules: SrmRules, sent_at: float, now: datetime) -> float:
     return skew
 
 
-async def report(app: App, credential: str, said: Report, body: bytes, *, address: str) -> ReportReply:
-    """Take in a report; ``body`` is its wire form, to know a repetition by.
+async def report(app: App, credential: str, said: Report, *, address: str) -> ReportReply:
+    """Take in a report. One that came before is answered again, whatever time it was sent at, and changes nothing.
 
     Raises:
         NotSignedIn: no host has this credential. Conflict: another session, a number out of order (a replay), the clock.
         Invalid: something in it cannot be. TooManyRequests.
     """
-    now, digest = app.clock.now(), hashlib.sha256(body).digest()
+    now, digest = app.clock.now(), hashlib.sha256(encode(replace(said, sent_at=0.0))).digest()
     async with _audited(app, "report") as about, app.store.begin(write=True) as tx:
         host = await _known(app, tx, credential, address)
         about.host = host.name

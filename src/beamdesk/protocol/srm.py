@@ -3,7 +3,7 @@
 An operator makes a one-time enrolment token for a host's name. The agent spends it once (`ENROL_PATH`) and keeps the credential of
 the answer in a file of mode 0600; every later request carries it (`Authorization: Bearer`). It opens a session (`SESSION_PATH`)
 when it starts or is told to, and sends numbered reports (`REPORT_PATH`): the first one full, later ones with what changed, an empty
-one as a heartbeat. A report whose answer was lost is sent again unchanged; any other number than the next one is refused.
+one as a heartbeat. A report whose answer was lost is sent again, only ``sent_at`` anew; any other number is refused.
 Transport: HTTPS.
 
 Units are in the names; ``None`` = not known, never zero for unknown. This module must not interpret what it carries.

@@ -1,0 +1,7 @@
+"""Start the agent."""
+
+import sys
+
+from beamdesk.srm.main import main
+
+sys.exit(main())

@@ -1,0 +1,127 @@
+"""All that the agent knows of its host at one moment, from sysfs, the catalogue and NVML."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from beamdesk.protocol.srm import MAX_CARDS, CardFacts, CardLoad, FactsFrom, HostFacts, HostLoad, LendMode
+from beamdesk.srm import catalogue, holders, host, pci
+from beamdesk.srm.config import Config
+from beamdesk.srm.nvml import NvmlCard
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look at the host. Cards are by address."""
+
+    host: HostFacts
+    load: HostLoad
+    cards: dict[str, CardFacts]
+    loads: dict[str, CardLoad]
+
+
+class Cards(Protocol):
+    """Who knows the cards that the host's driver runs (`beamdesk.srm.nvml.Nvml`)."""
+
+    def cards(self) -> tuple[NvmlCard, ...]:
+        """Return them."""
+
+
+class Collector:
+    """Looks at the host again and again; load is what happened since the last look."""
+
+    def __init__(self, config: Config, nvml: Cards | None = None, read: Callable[..., host.Counters] = host.counters) -> None:
+        self._config = config
+        self._nvml = nvml
+        self._catalogue = catalogue.load(config.catalogue)
+        self._read = read
+        self._before = read(config.sys, config.proc)
+
+    def look(self) -> Seen:
+        """Look now."""
+        config = self._config
+        now = self._read(config.sys, config.proc)
+        load = host.load(config.proc, config.disk, self._before, now)
+        self._before = now
+        driven = {card.address: card for card in self._nvml.cards()} if self._nvml else {}
+        found = pci.scan(config.sys, self._catalogue)[:MAX_CARDS]
+        facts = host.facts(config.sys, config.proc, config.disk)
+        index = host.node_index(config.sys) if facts.numa else {}
+        open_files = holders.find(config.proc) if found else {}
+        cards = {card.address: self._facts(card, driven.get(card.address), index) for card in found}
+        loads = {card.address: _load(card, driven.get(card.address), open_files) for card in found}
+        return Seen(facts, load, cards, loads)
+
+    def _facts(self, card: pci.PciCard, driven: NvmlCard | None, index: dict[int, int]) -> CardFacts:
+        known = self._catalogue.find(card.vendor, card.device, card.subsystem_device)
+        facts = CardFacts(
+            address=card.address,
+            vendor=card.vendor,
+            device=card.device,
+            subsystem_vendor=card.subsystem_vendor,
+            subsystem_device=card.subsystem_device,
+            model=f"unknown {card.vendor}:{card.device}",
+            driver=card.driver,
+            mode=LendMode.PASSTHROUGH,
+            numa=index.get(card.node, 0),
+            facts_from=FactsFrom.UNKNOWN,
+            iommu_group=card.iommu_group,
+            link_width=card.link_width,
+            link_gts=card.link_gts,
+        )
+        if driven is not None:
+            facts = _with_nvml(facts, driven)
+        return _with_catalogue(facts, known) if known is not None else facts
+
+
+def _with_nvml(facts: CardFacts, driven: NvmlCard) -> CardFacts:
+    return replace(
+        facts,
+        model=driven.model or facts.model,
+        mode=driven.mode,
+        uuid=driven.uuid,
+        facts_from=FactsFrom.NVML,
+        memory_mib=driven.memory_mib,
+        cores=driven.cores,
+        bandwidth_gbs=driven.bandwidth_gbs,
+        clock_mhz=driven.clock_mhz,
+        fp32_gflops=2 * driven.cores * driven.clock_mhz // 1000 if driven.cores and driven.clock_mhz else None,
+        nvenc=driven.nvenc,
+        ecc=driven.ecc,
+        parts=driven.parts,
+    )
+
+
+def _with_catalogue(facts: CardFacts, known: catalogue.Known) -> CardFacts:
+    """Published numbers win, so that equal cards are equal on every host, whoever drives them."""
+    return replace(
+        facts,
+        model=known.model,
+        facts_from=FactsFrom.CATALOGUE,
+        memory_mib=known.memory_mib,
+        cores=known.cores,
+        bandwidth_gbs=known.bandwidth_gbs,
+        clock_mhz=known.clock_mhz,
+        fp32_gflops=known.fp32_gflops,
+        nvenc=known.nvenc,
+        ecc=facts.ecc if facts.ecc is not None else known.ecc,
+    )
+
+
+def _load(card: pci.PciCard, driven: NvmlCard | None, open_files: dict[str, holders.Holder]) -> CardLoad:
+    holder = holders.of(card.vfio, open_files)
+    if driven is None:
+        return CardLoad(card.address, held=holder is not None, holder=holder.server if holder else "")
+    return CardLoad(
+        address=card.address,
+        held=driven.held or holder is not None,
+        holder=holder.server if holder else "",
+        busy=driven.busy,
+        memory_used_mib=driven.memory_used_mib,
+        temperature_c=driven.temperature_c,
+        power_w=driven.power_w,
+        ecc_uncorrected=driven.ecc_uncorrected,
+        fault=driven.fault,
+    )
