@@ -31,6 +31,7 @@ from beamdesk.adapters.openstack.errors import Service, read_problem, refusal, t
 from beamdesk.domain.errors import CloudError, CloudUnavailable, ConfigurationError
 
 Json = Mapping[str, object]
+Query = Mapping[str, str | list[str]]
 T = TypeVar("T")
 
 NEEDED = (2, 52)
@@ -108,7 +109,7 @@ class Connection:
         doing: str,
         *,
         body: Json | None = None,
-        query: Mapping[str, str] | None = None,
+        query: Query | None = None,
         accept: frozenset[int] = frozenset(),
         version: str | None = None,
     ) -> Reply:
@@ -216,7 +217,7 @@ class Connection:
         method: str,
         path: str,
         body: Json | None,
-        query: Mapping[str, str] | None,
+        query: Query | None,
         version: str | None,
     ) -> requests.Response:
         return self._adapter(service).request(

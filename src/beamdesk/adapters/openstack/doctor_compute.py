@@ -121,7 +121,7 @@ async def room(probe: Probe) -> Outcome:
         )
     if full:
         return warning("Too big for every host, or all hosts are full now; wanted GPUs are told by gpu.flavors.", *facts)
-    return ok(*facts)
+    return ok(*(facts or ["no flavor is on offer"]))
 
 
 def wanted(flavor: Raw) -> dict[str, str] | None:

@@ -50,7 +50,7 @@ async def form(probe: Probe) -> Outcome:
     remedy = "openstack image set IMAGE --property NAME=VALUE, or build it again (docs/howto/make-an-image.md)."
     if bad:
         return wrong(remedy, *bad, *weak, *facts)
-    return warning(remedy, *weak, *facts) if weak else ok(*facts)
+    return warning(remedy, *weak, *facts) if weak else ok(*(facts or ["no image is on offer"]))
 
 
 def _wrong(image: Raw, disk_gib: int) -> list[str]:

@@ -85,10 +85,12 @@ async def firewall(probe: Probe) -> Outcome:
             "Make sure that only the gateway reaches the stream's port of a desktop, or set manage_security_groups = true.",
             "manage_security_groups = false: the site cares for it itself",
         )
+    if not rules.gateways:
+        return missing("Set openstack.gateway_addresses to the gateway's addresses.", "nobody may reach a desktop's stream")
     everything = [one for one in rules.gateways if ip_network(one).prefixlen == 0]
     if everything:
         return wrong("Set openstack.gateway_addresses to the gateway's own addresses.", f"{', '.join(everything)} is everybody")
-    fact = f"port {probe.config.stream_port} for {', '.join(rules.gateways) or 'nobody yet'}"
+    fact = f"port {probe.config.stream_port} for {', '.join(rules.gateways)} only"
     closed = [one for one in await _network(probe) if one.get("port_security_enabled") is False]
     if closed:
         return wrong(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, Protocol, cast
 
@@ -33,7 +31,10 @@ class Denied(CloudRefused):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Whom the cloud takes us for. ``method``: how it signs in; ``services``: types in the catalogue that have an address here."""
+    """Whom the cloud takes us for. ``method``: how it signs in; ``services``: types in the catalogue that have an address here.
+
+    ``ahead_s``: how many seconds the cloud's clock is ahead of ours, by the time in the token; None = it does not tell.
+    """
 
     user: str
     project: str
@@ -41,6 +42,7 @@ class Access:
     roles: tuple[str, ...]
     method: str
     services: frozenset[str]
+    ahead_s: float | None = None
 
 
 class Probe(Protocol):
@@ -75,9 +77,6 @@ class Probe(Protocol):
     async def microversions(self) -> str:
         """Return the newest microversion of Nova that both know. Raises CloudError."""
 
-    async def clock_difference(self) -> float | None:
-        """Return how many seconds the cloud is ahead of this machine, to a second; None = it does not tell."""
-
 
 @dataclass(slots=True)
 class CloudProbe:
@@ -89,6 +88,7 @@ class CloudProbe:
     clock: Clock
     administrator: Connection | None = None
     _kept: dict[object, asyncio.Future[Reply]] = field(default_factory=dict)
+    _access: Access | None = None
 
     async def get(
         self,
@@ -132,35 +132,23 @@ class CloudProbe:
 
     async def access(self) -> Access:
         """See `Probe.access`."""
-        await self.connection.project_id()  # the driver's own way to sign in, with its words for what goes wrong
-        return await asyncio.to_thread(partial(_access, self.place, self.config))
+        if self._access is None:
+            await self.connection.project_id()  # the driver's own way to sign in, with its words for what goes wrong
+            self._access = await asyncio.to_thread(partial(_access, self.place, self.config, self.clock))
+        return self._access
 
     async def microversions(self) -> str:
         """See `Probe.microversions`."""
         return await self.connection.microversion()
 
-    async def clock_difference(self) -> float | None:
-        """See `Probe.clock_difference`. Half of the way there and back is on the cloud's account."""
-        before = self.clock.now()
-        reply = await self.connection.call(Service.IDENTITY, "GET", "/auth/catalog", "tell the time", accept=_REFUSED)
-        after = self.clock.now()
-        theirs = _date(reply.date)
-        return None if theirs is None else (theirs - before - (after - before) / 2).total_seconds()
 
-
-def _date(text: str) -> datetime | None:
-    try:
-        found = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-def _access(place: Place, config: OpenStackConfig) -> Access:
+def _access(place: Place, config: OpenStackConfig, clock: Clock) -> Access:
     region = open_region(place, config)
-    session = region.get_session()
+    session = region.get_session()  # a new one: its token is made now, and says when
     try:
+        before = clock.now()
         found = cast("BaseIdentityPlugin", session.auth).get_access(session)
+        middle = before + (clock.now() - before) / 2
         services = frozenset(
             kind
             for kind in (str(one) for one in Service)
@@ -179,4 +167,5 @@ def _access(place: Place, config: OpenStackConfig) -> Access:
         roles=tuple(sorted(found.role_names or ())),
         method=str(region.config.get("auth_type", "password")),
         services=services,
+        ahead_s=(found.issued - middle).total_seconds() if found.issued else None,
     )

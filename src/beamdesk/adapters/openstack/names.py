@@ -18,6 +18,7 @@ NONCE_KEY = "beamdesk_nonce"
 CLONE_KEY = "beamdesk_clone_of"
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _LOCAL_UNICAST = 0xDA
+_RELEASED = "-released"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,15 @@ class Names:
         """Return the name of a desktop's server, port and volume."""
         return f"beamdesk-{desktop_id}"
 
+    @classmethod
+    def released(cls, desktop_id: DesktopId) -> str:
+        """Return the name of a port whose server is being deleted."""
+        return cls.resource(desktop_id) + _RELEASED
+
     @staticmethod
     def desktop_named(name: str) -> DesktopId | None:
         """Return the desktop in a resource's name."""
-        return DesktopId(name.removeprefix("beamdesk-")) if name.startswith("beamdesk-") else None
+        return DesktopId(name.removeprefix("beamdesk-").removesuffix(_RELEASED)) if name.startswith("beamdesk-") else None
 
     def metadata(self, desktop_id: DesktopId) -> dict[str, str]:
         """Return the marks of a server or volume."""

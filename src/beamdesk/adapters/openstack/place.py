@@ -8,8 +8,6 @@ and removed by `delete_home`, the last call in a desktop's life.
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
-
 import structlog
 
 from beamdesk.adapters.openstack.config import Boot, OpenStackConfig, Place
@@ -132,13 +130,10 @@ class PlaceDriver:
             await self.ports.delete(port)
             raise
         log.info("server.made", desktop=spec.desktop_id, server=uuid, place=self.place.name)
-        return Server(
-            server_id(self.place.name, uuid),
-            spec.desktop_id,
-            ServerStatus.BUILD,
-            datetime.now(UTC),
-            self._address(port),
-        )
+        made = await self.servers.get(uuid)
+        if made is None:
+            raise CloudUnavailable("The server was made and is gone again. Beamdesk looks again.")
+        return Server(server_id(self.place.name, uuid), spec.desktop_id, made.status, made.created_at, self._address(port))
 
     async def _take_port(self, desktop_id: DesktopId, network: str, groups: frozenset[str] | None) -> Port:
         try:
@@ -147,9 +142,15 @@ class PlaceDriver:
             port = taken.port
             if not port.device or await self.servers.get(port.device) is not None:
                 raise
-            log.info("port.left_bound", desktop=desktop_id, port=port.id)
-            await self.ports.delete(port)
+            await self._free(port)
             return await self.ports.take(desktop_id, network, groups)
+
+    async def _free(self, port: Port) -> None:
+        """Delete a port, bound to a server that is gone or to none."""
+        if port.device:
+            log.warning("port.left_bound", port=port.id, server=port.device)
+            await self.ports.unbind(port)
+        await self.ports.delete(port)
 
     async def _disks(self, spec: ServerSpec) -> list[Json]:
         """Return the block devices, root first; empty = the image on the host's disk and nothing else."""
@@ -245,7 +246,6 @@ class PlaceDriver:
         """Delete a server and its port; absent is success."""
         server = await self.servers.mine(uuid)
         if server is None:
-            await self._delete_ports_of(uuid)
             return
         if server.raw_status == "SOFT_DELETED":
             await self.servers.act(uuid, "forceDelete", "delete the server")
@@ -255,11 +255,11 @@ class PlaceDriver:
         desktop_id = self.servers.desktop_of(server)
         if desktop_id is not None:
             others = [one for one in await self.servers.listed(desktop_id) if one.uuid != uuid]
-            ports = await self.ports.listed(desktop_id)
-            await self.ports.delete_all(port for port in ports if port.device == uuid or (not port.device and not others))
-
-    async def _delete_ports_of(self, uuid: str) -> None:
-        await self.ports.delete_all(port for port in await self.ports.listed() if port.device == uuid)
+            for port in await self.ports.listed(desktop_id):
+                if port.device == uuid:
+                    await self.ports.release(port)
+                elif not port.device and not others:
+                    await self.ports.delete(port)
 
     async def delete_home(self, desktop_id: DesktopId) -> None:
         """Delete what a desktop leaves behind: ports and volumes.
@@ -272,7 +272,10 @@ class PlaceDriver:
             raise CloudRefused("A server still uses this home. Delete the server first.")
         if servers:
             raise CloudError("The desktop's server is still being deleted. Beamdesk waits for it.")
-        await self.ports.delete_all(await self.ports.listed(desktop_id))
+        for port in await self.ports.listed(desktop_id):
+            if port.device and await self.servers.get(port.device) is not None:
+                raise CloudError("The desktop's server is still being deleted. Beamdesk waits for it.")
+            await self._free(port)
         for volume in await self.volumes.listed(desktop_id) if self._uses_volumes else ():
             await self.volumes.delete(volume)
 

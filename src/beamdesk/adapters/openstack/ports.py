@@ -2,14 +2,15 @@
 
 A port can serve one server, and Neutron gives a MAC address once in a network. So whoever makes the port with the desktop's own MAC
 address may make its server; everybody else finds the port and waits. A port that nobody took up (its maker died) is removed after
-``takeover_s`` by the next who wants it. Where the cloud's policy does not let us choose the address (the network belongs to another
-project) the oldest of the ports made at the same time counts, after a moment in which all of them become visible.
+``takeover_s`` by the next who wants it. A project's member may not delete the port of a server that still exists: whoever deletes
+the server *releases* the port by another name, and a released port holds nobody up. Where the cloud's policy does not let us choose
+the address (the network belongs to another project) the oldest of the ports made at the same time counts, after a moment in which
+all of them become visible.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 
@@ -54,8 +55,9 @@ class Ports:
     async def _listed(self, desktop_id: DesktopId | None) -> tuple[tuple[Port, ...], datetime | None]:
         query = {"description": self._names.description}
         if desktop_id is not None:
-            query["name"] = self._names.resource(desktop_id)
-            reply = await self._connection.call(Service.NETWORK, "GET", "/ports", "list the ports", query=query)
+            names = [self._names.resource(desktop_id), self._names.released(desktop_id)]
+            wanted = {**query, "name": names}
+            reply = await self._connection.call(Service.NETWORK, "GET", "/ports", "list the ports", query=wanted)
             return tuple(Port.read(record) for record in sequence(reply.data, "ports")), _now(reply)
         found: list[Port] = []
         async for page in self._connection.pages(Service.NETWORK, "/ports", "ports", "list the ports", query):
@@ -70,14 +72,14 @@ class Ports:
         """
         ports, now = await self._listed(desktop_id)
         for port in ports:
-            if port.device or now is None or not port.created_at:
+            if port.device or not (port.name == self._names.released(desktop_id) or self._left_over(port, now)):
                 raise PortTaken(port)
-            if (now - when(port.created_at)).total_seconds() < self._takeover_s:
-                raise PortTaken(port)
-            log.info("port.left_over", desktop=desktop_id, port=port.id)
             await self.delete(port)
         made = await self._make(desktop_id, network, groups)
         return made if self._may_choose_mac else await self._settle(desktop_id, made)
+
+    def _left_over(self, port: Port, now: datetime | None) -> bool:
+        return now is not None and bool(port.created_at) and (now - when(port.created_at)).total_seconds() >= self._takeover_s
 
     async def _make(self, desktop_id: DesktopId, network: str, groups: frozenset[str] | None) -> Port:
         body: dict[str, object] = {
@@ -117,14 +119,23 @@ class Ports:
             body = {"port": {"security_groups": sorted(groups)}}
             await self._connection.call(Service.NETWORK, "PUT", f"/ports/{port.id}", "set the port's security groups", body=body)
 
+    async def release(self, port: Port) -> None:
+        """Give up the port of a server that is being deleted; absent is success."""
+        desktop_id = self._names.desktop_named(port.name)
+        if desktop_id is not None and port.name != self._names.released(desktop_id):
+            body = {"port": {"name": self._names.released(desktop_id)}}
+            path, doing = f"/ports/{port.id}", "release the port"
+            await self._connection.call(Service.NETWORK, "PUT", path, doing, body=body, accept=_ABSENT)
+
+    async def unbind(self, port: Port) -> None:
+        """Take the port from a server that Nova does not have any more; absent is success."""
+        body = {"port": {"device_id": "", "device_owner": ""}}
+        path, doing = f"/ports/{port.id}", "unbind the port of a server that is gone"
+        await self._connection.call(Service.NETWORK, "PUT", path, doing, body=body, accept=_ABSENT)
+
     async def delete(self, port: Port) -> None:
         """Delete a port; absent is success."""
         await self._connection.call(Service.NETWORK, "DELETE", f"/ports/{port.id}", "delete the port", accept=_ABSENT)
-
-    async def delete_all(self, ports: Iterable[Port]) -> None:
-        """Delete ports."""
-        for port in ports:
-            await self.delete(port)
 
 
 def _now(reply: Reply) -> datetime | None:
