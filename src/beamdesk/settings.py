@@ -20,6 +20,7 @@ from beamdesk.domain.errors import ConfigurationError
 from beamdesk.domain.ids import FlavorId
 from beamdesk.domain.lease import LeaseRules
 from beamdesk.domain.policy import Quota
+from beamdesk.domain.srm import SrmRules
 from beamdesk.domain.text import Text
 from beamdesk.guest_settings import GuestSettings
 from beamdesk.openstack_settings import OpenStackSettings
@@ -95,6 +96,26 @@ class CapacitySettings(_Section):
     disk_gib: int | None = Field(ge=1, default=None)
 
 
+class SrmSettings(_Section):
+    """Monitoring of hosts and their GPUs: when a silent host's cards are no longer lent, how cards are cleaned, what is kept."""
+
+    stale_after_s: float = Field(ge=1, le=3600, default=60)
+    clock_skew_s: float = Field(ge=10, le=86400, default=300)
+    clean_timeout_minutes: float = Field(gt=0, le=1440, default=20)
+    clean_attempts: int = Field(ge=1, le=10, default=3)
+    history_days: float = Field(gt=0, le=3660, default=14)
+
+    def rules(self) -> SrmRules:
+        """Return the domain object."""
+        return SrmRules(
+            stale_after=timedelta(seconds=self.stale_after_s),
+            skew_refused=timedelta(seconds=self.clock_skew_s),
+            clean_timeout=timedelta(minutes=self.clean_timeout_minutes),
+            clean_attempts=self.clean_attempts,
+            history=timedelta(days=self.history_days),
+        )
+
+
 def _flavors() -> tuple[FlavorSettings, ...]:
     return (
         FlavorSettings(id="small", title_en="Small", title_zh="小型", vcpus=1, memory_mib=2048, disk_gib=10),
@@ -134,6 +155,7 @@ class Settings(BaseSettings):
     capacity: CapacitySettings = CapacitySettings()
     openstack: OpenStackSettings = OpenStackSettings()
     guest: GuestSettings = GuestSettings()
+    srm: SrmSettings = SrmSettings()
     flavors: tuple[FlavorSettings, ...] = Field(default_factory=_flavors, min_length=1)
 
     @field_validator("state_dir", "cache_dir")

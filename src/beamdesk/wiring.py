@@ -165,6 +165,7 @@ async def open_app(settings: Settings, cloud: Cloud) -> AsyncIterator[App]:
                     lease=settings.lease.rules(),
                     person_quota=settings.person_quota.quota(),
                     experiment_quota=settings.experiment_quota.quota(),
+                    srm=settings.srm.rules(),
                 ),
                 capacity=_CapacityReader(cloud),
                 desktop_origin=desktop_origin(settings),
@@ -309,14 +310,14 @@ async def _run_servers(stop: asyncio.Event, *servers: _Server) -> None:
 
 async def reconcile(settings: Settings, stop: asyncio.Event) -> None:
     """Run the reconciler and the sweeper; with the fake cloud also its guests."""
-    from beamdesk.reconcile import main
+    from beamdesk.reconcile import main, srm
     from beamdesk.reconcile.rules import ReconcileRules
 
     cloud = open_cloud(settings)
     async with open_app(settings, cloud) as app:
         keep = timedelta(days=settings.keep_events_days)
         rules = ReconcileRules(timings(settings), app.rules.lease, keep_events=keep)
-        work = [main.run(app.store, cloud, app.clock, app.secrets, rules, stop)]
+        work = [main.run(app.store, cloud, app.clock, app.secrets, rules, stop), srm.run(app, stop)]
         if settings.cloud == "fake":
             from beamdesk.adapters.fake.guest import FakeGuests
 

@@ -40,11 +40,12 @@ def build(*, with_services: bool) -> typer.Typer:
     app.add_typer(offers.flavors, name="flavor")
     app.add_typer(data.data, name="data")
     if with_services:
-        from beamdesk.cli import openstack, schedule, services
+        from beamdesk.cli import openstack, schedule, services, srm
 
         services.register(app)
         app.add_typer(schedule.schedule_app, name="schedule")
         app.add_typer(openstack.openstack_app, name="openstack")
+        app.add_typer(srm.srm, name="srm")
     return app
 
 
