@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -83,6 +83,7 @@ def examine_settings(settings: OpenStackSettings, *, cloud: str = "", admin_clou
     except ConfigurationError as error:  # the cloud can be examined all the same
         incomplete = error
         config = settings.model_copy(update={"guest_url": "https://unset.invalid", "manage_security_groups": False}).config()
+        config = replace(config, firewall=replace(config.firewall, managed=settings.manage_security_groups))
     findings = asyncio.run(examine_config(config, SystemClock(), admin_cloud=admin_cloud))
     return [settings_finding(incomplete), *findings]
 

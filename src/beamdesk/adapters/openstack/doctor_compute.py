@@ -7,9 +7,10 @@ from typing import Any
 
 from beamdesk.adapters.openstack.catalog_entries import LeftOut, aliases_of, read_flavors, specs_of
 from beamdesk.adapters.openstack.doctor import Check, CloudCheck, Outcome, missing, ok, unknown, warning, wrong
-from beamdesk.adapters.openstack.doctor_probe import Probe, Raw
+from beamdesk.adapters.openstack.doctor_probe import Denied, Probe, Raw
 from beamdesk.adapters.openstack.errors import Service
 from beamdesk.domain.catalog import Flavor
+from beamdesk.domain.errors import CloudRefused
 
 TITLE_REMEDY = (
     "openstack flavor set FLAVOR --property beamdesk:title_en=Medium --property beamdesk:title_zh=中型    (an administrator; "
@@ -111,8 +112,7 @@ async def room(probe: Probe) -> Outcome:
         query = wanted(listed[flavor.id])
         if query is None:
             continue
-        found = await probe.get(Service.PLACEMENT, "/allocation_candidates", query={**query, "limit": "100"}, admin=True)
-        count = len(found.get("allocation_requests") or [])
+        count = await places(probe, query)
         facts.append(f"{flavor.id}: {'no host' if not count else f'{count} places' if count < 100 else '100 places or more'}")
         full += [] if count else [flavor.id]
     if full and len(full) == len(offered):
@@ -122,6 +122,17 @@ async def room(probe: Probe) -> Outcome:
     if full:
         return warning("Too big for every host, or all hosts are full now; wanted GPUs are told by gpu.flavors.", *facts)
     return ok(*(facts or ["no flavor is on offer"]))
+
+
+async def places(probe: Probe, query: Mapping[str, str]) -> int:
+    """Return in how many places, 100 at most, Placement finds what a query asks for; none where it does not know class or trait."""
+    try:
+        found = await probe.get(Service.PLACEMENT, "/allocation_candidates", query={**query, "limit": "100"}, admin=True)
+    except Denied:
+        raise
+    except CloudRefused:
+        return 0
+    return len(found.get("allocation_requests") or [])
 
 
 def wanted(flavor: Raw) -> dict[str, str] | None:

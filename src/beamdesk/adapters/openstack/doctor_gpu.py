@@ -6,7 +6,7 @@ import re
 
 from beamdesk.adapters.openstack.catalog_entries import read_flavors, specs_of
 from beamdesk.adapters.openstack.doctor import Check, CloudCheck, Outcome, missing, ok, wrong
-from beamdesk.adapters.openstack.doctor_compute import aliases, wanted
+from beamdesk.adapters.openstack.doctor_compute import aliases, places, wanted
 from beamdesk.adapters.openstack.doctor_probe import Probe, Raw
 from beamdesk.adapters.openstack.errors import Service
 
@@ -100,13 +100,7 @@ async def _lacking(probe: Probe, flavor: Raw, free: dict[str, int]) -> str:
     query = wanted(flavor) if classes else None
     if query and "required" in query:
         only = ",".join(part for part in query["resources"].split(",") if part.split(":")[0] in classes)
-        found = await probe.get(
-            Service.PLACEMENT,
-            "/allocation_candidates",
-            query={"resources": only, "required": query["required"], "limit": "1"},
-            admin=True,
-        )
-        if not found.get("allocation_requests"):
+        if not await places(probe, {"resources": only, "required": query["required"]}):
             return f"no free card has {query['required']}"
     return ""
 
