@@ -1,0 +1,188 @@
+"""The doctor's rules over answers that a test cloud cannot give: quotas, denied rights, a list in pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from beamdesk.adapters.openstack.config import Firewall, GuestApi, OpenStackConfig, Place
+from beamdesk.adapters.openstack.doctor import Check, Finding, Outcome, Verdict, examine, ok, wrong
+from beamdesk.adapters.openstack.doctor_access import rights, services
+from beamdesk.adapters.openstack.doctor_compute import nova_services, quota, wanted
+from beamdesk.adapters.openstack.doctor_network import user_data
+from beamdesk.adapters.openstack.doctor_probe import Access, Denied, Probe
+from beamdesk.adapters.openstack.doctor_run import CLOUD_CHECKS
+from beamdesk.adapters.openstack.errors import Service
+from beamdesk.cli.openstack import report
+from beamdesk.domain.errors import CloudUnavailable
+
+pytestmark = pytest.mark.anyio
+ALL = frozenset({"compute", "image", "network", "placement", "identity"})
+SMALL = {"id": "f1", "name": "small", "vcpus": 2, "ram": 4096, "disk": 10, "extra_specs": {"beamdesk:title_en": "Small"}}
+
+
+class Answers:
+    """A probe that gives prepared answers by path; what was not prepared is empty."""
+
+    def __init__(self, answers: Mapping[str, Any], *, services: frozenset[str] = ALL, roles: tuple[str, ...] = ("member",)) -> None:
+        self.place = Place("main", "beamdesk", "desktops")
+        self.config = OpenStackConfig((self.place,), GuestApi("https://guest.example"), firewall=Firewall(("10.0.0.1/32",)))
+        self._answers = answers
+        self._access = Access("beamdesk", "desktops", "p1", roles, "password", services, 0.0)
+
+    async def get(
+        self,
+        service: Service,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        admin: bool = False,
+        version: str | None = None,
+    ) -> Any:
+        answer = self._answers.get(path, {})
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def listing(
+        self, service: Service, path: str, key: str, *, query: Mapping[str, str] | None = None, admin: bool = False
+    ) -> list[Any]:
+        return list((await self.get(service, path)).get(key, []))
+
+    async def access(self) -> Access:
+        return self._access
+
+    async def microversions(self) -> str:
+        return "2.79"
+
+
+def limits(**absolute: int) -> dict[str, Any]:
+    return {"/limits": {"limits": {"absolute": absolute}}, "/flavors/detail": {"flavors": [SMALL]}}
+
+
+@pytest.mark.parametrize(
+    ("absolute", "verdict"),
+    [
+        ({}, Verdict.OK),
+        ({"maxTotalInstances": -1, "maxTotalCores": -1, "maxTotalRAMSize": -1}, Verdict.OK),
+        ({"maxTotalInstances": 10, "totalInstancesUsed": 10}, Verdict.WRONG),
+        ({"maxTotalCores": 20, "totalCoresUsed": 19}, Verdict.WRONG),
+        ({"maxTotalRAMSize": 51200, "totalRAMUsed": 47105}, Verdict.WRONG),
+        ({"maxTotalCores": 20, "totalCoresUsed": 18}, Verdict.WARNING),
+        ({"maxTotalInstances": 10, "totalInstancesUsed": 1}, Verdict.WARNING),
+        ({"maxTotalInstances": 100, "totalInstancesUsed": 1, "maxTotalCores": 200, "totalCoresUsed": 2}, Verdict.OK),
+    ],
+)
+async def test_the_quota_has_room_for_the_smallest_desktop(absolute: dict[str, int], verdict: Verdict) -> None:
+    assert (await quota(Answers(limits(**absolute)))).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("roles", "verdict"),
+    [(("member", "reader"), Verdict.OK), (("admin", "member"), Verdict.WARNING), (("reader",), Verdict.WRONG), ((), Verdict.WRONG)],
+)
+async def test_least_rights(roles: tuple[str, ...], verdict: Verdict) -> None:
+    assert (await rights(Answers({}, roles=roles))).verdict is verdict
+
+
+async def test_a_catalogue_without_a_needed_service() -> None:
+    assert (await services(Answers({}, services=ALL - {"network"}))).facts == ("not in the catalogue: Neutron (network)",)
+
+
+async def test_a_catalogue_without_placement_is_a_warning() -> None:
+    assert (await services(Answers({}, services=ALL - {"placement"}))).verdict is Verdict.WARNING
+
+
+async def test_no_conductor() -> None:
+    up = [{"binary": name, "state": "up", "status": "enabled", "host": "c"} for name in ("nova-scheduler", "nova-compute")]
+    outcome = await nova_services(Answers({"/os-services": {"services": up}}))
+    assert outcome.verdict is Verdict.WRONG
+    assert "nova-conductor: 0 of 0 up and enabled" in outcome.facts
+
+
+async def test_dhcp_tells_the_way_to_the_metadata_service() -> None:
+    probe = Answers({"/networks": {"networks": [{"id": "n"}]}, "/subnets": {"subnets": [{"id": "s", "enable_dhcp": True}]}})
+    probe.config = OpenStackConfig((probe.place,), GuestApi("https://guest.example"), config_drive=False)
+    assert (await user_data(probe)).verdict is Verdict.UNKNOWN
+
+
+def test_what_placement_is_asked_for() -> None:
+    specs = {
+        "resources:VGPU": "1",
+        "trait:CUSTOM_GPU_MODEL_A40": "required",
+        "trait:COMPUTE_STATUS_DISABLED": "forbidden",
+        "hw:x": "y",
+    }
+    assert wanted({**SMALL, "extra_specs": specs}) == {
+        "resources": "VCPU:2,MEMORY_MB:4096,VGPU:1",
+        "required": "!COMPUTE_STATUS_DISABLED,CUSTOM_GPU_MODEL_A40",
+    }
+
+
+def test_numbered_groups_are_left_to_nova() -> None:
+    assert wanted({**SMALL, "extra_specs": {"resources1:VGPU": "1"}}) is None
+
+
+async def run(*checks: Any) -> list[Finding]:
+    return [one async for one in examine(checks, Answers({}))]
+
+
+async def fine(_: Probe) -> Outcome:
+    return ok()
+
+
+async def bad(_: Probe) -> Outcome:
+    return wrong("mend it", "broken")
+
+
+async def denied(_: Probe) -> Outcome:
+    raise Denied("not for you")
+
+
+async def silent(_: Probe) -> Outcome:
+    raise CloudUnavailable("Nova does not answer.")
+
+
+async def test_what_the_account_may_not_see_is_unknown() -> None:
+    assert [(one.verdict, one.failed) for one in await run(Check("a", "A", denied))] == [(Verdict.UNKNOWN, False)]
+
+
+async def test_a_silent_service_is_wrong() -> None:
+    found = await run(Check("a", "A", silent, blocks=True), Check("b", "B", fine))
+    assert [one.verdict for one in found] == [Verdict.WRONG, Verdict.OK]
+    assert found[0].facts == ("Nova does not answer.",)
+    assert found[0].stops_desktops
+
+
+async def test_nothing_is_examined_after_a_first_check_that_failed() -> None:
+    assert [one.id for one in await run(Check("a", "A", bad, first=True), Check("b", "B", fine))] == ["a"]
+
+
+async def test_everything_is_examined_after_any_other() -> None:
+    assert [one.id for one in await run(Check("a", "A", bad), Check("b", "B", fine))] == ["a", "b"]
+
+
+async def test_the_report_says_verdict_facts_and_remedy() -> None:
+    found = await run(Check("a.b", "It is", fine), Check("c.d", "It was", bad))
+    assert list(report(found)) == [
+        "main:",
+        "  ok       It is  [a.b]",
+        "  WRONG    It was  [c.d]",
+        "             broken",
+        "           > mend it",
+        "1 ok, 1 wrong",
+    ]
+
+
+async def test_facts_from_a_cloud_do_not_drive_the_terminal() -> None:
+    async def hostile(_: Probe) -> Outcome:
+        return ok("name\x1b]0;x\x07")
+
+    assert "\x1b" not in "\n".join(report(await run(Check("a", "A", hostile))))
+
+
+def test_every_check_has_an_id_of_its_own_and_is_in_the_reference() -> None:
+    ids = [check.id for check in CLOUD_CHECKS]
+    assert len(set(ids)) == len(ids)
