@@ -74,6 +74,11 @@ class OpenStackCatalog:
         """
         return (await self._fresh()).left_out
 
+    async def settled(self) -> None:
+        """Return when no reading is under way, whatever came of it."""
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
+
     async def close(self) -> None:
         """End a reading that is under way."""
         if self._reading is not None:
