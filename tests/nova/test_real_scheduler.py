@@ -102,8 +102,9 @@ class Stage:
         return found[0] if found else None
 
     def show(self, server: str) -> Any:
-        """Return what Nova says of a server."""
-        return self.cloud.compute.get(f"/servers/{server}", microversion="2.90").json()["server"]
+        """Return what Nova says of a server. While it moves from one database to another Nova may say that there is none."""
+        answer = self.cloud.compute.get(f"/servers/{server}", microversion="2.90").json()
+        return answer.get("server", {"status": "BUILD"})
 
     def settled(self, server: str) -> Any:
         """Return the server when it is no longer being built."""
@@ -182,7 +183,10 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
                     cloud.compute.create_flavor_extra_specs(flavor, specs)
                 made.flavors[name] = flavor.id
             made.image = next(iter(cloud.image.images())).id
-            yield made
+            try:
+                yield made
+            finally:
+                plane.stop(*reversed(plane.names()))
     finally:
         api.stop()
 
@@ -229,3 +233,132 @@ def test_a_trace_lands_where_the_core_says_with_its_cards(stage: Stage) -> None:
     stage.delete(*running)
     for server in running:
         release(stage.table, server)
+
+
+def settle_cards(stage: Stage, **states: CardState) -> None:
+    """Have the records call every card free but some: ``host_001_10`` is card 0000:10:00.0 of host-001."""
+    for row, name in enumerate(stage.table.names):
+        for address in stage.table.addresses[row]:
+            wanted = states.get(f"{name.replace('-', '_')}_{address[5:7]}", CardState.FREE)
+            _lead(stage.table, name, address, wanted)
+    stage.publish()
+
+
+def _lead(table: HostTable, host: str, address: str, wanted: CardState) -> None:
+    """Move a card to a state by steps that are allowed."""
+    paths = {
+        CardState.FREE: [CardState.DIRTY, CardState.CLEANING, CardState.FREE],
+        CardState.DIRTY: [CardState.DIRTY],
+        CardState.FAILED: [CardState.FAILED],
+    }
+    for state in paths[wanted]:
+        set_card_state(table, host, address, state)
+
+
+def test_cpu_desktops_stay_off_gpu_hosts(stage: Stage) -> None:
+    stage.publish()
+    servers = [stage.create("trace-cpu") for _ in range(6)]
+    hosts = {stage.settled(one)["OS-EXT-SRV-ATTR:host"] for one in servers}
+    stage.delete(*servers)
+    assert hosts
+    assert hosts <= {"host-000", "host-003", "host-006"}
+
+
+def test_a_failed_or_dirty_card_is_never_chosen(stage: Stage) -> None:
+    bad = {
+        f"host_{number:03d}_{0x10 + at:02x}": chance
+        for number in (1, 4, 7)
+        for at, chance in enumerate([CardState.FAILED, CardState.DIRTY] * 2)
+    }
+    del bad["host_004_12"]
+    settle_cards(stage, **bad)
+    only, none = stage.create("trace-a100"), stage.create("trace-a100")
+    told = stage.settled(only)
+    devices = stage.devices(only)
+    refused = stage.settled(none)["status"]
+    stage.delete(only, none)
+    assert (told["status"], told["OS-EXT-SRV-ATTR:host"], devices) == ("ACTIVE", "host-004", {"0000:12:00.0"})
+    assert refused == "ERROR"
+    # Nobody told the core of this server: the records say dirty, then clean.
+    _lead(stage.table, "host-004", "0000:12:00.0", CardState.DIRTY)
+    stage.publish()
+    settle_cards(stage)
+
+
+@pytest.mark.parametrize(
+    ("flavor", "says"),
+    [
+        ("wrong-word", "Did you mean beamdesk:gpu_memory_mib"),
+        ("wrong-count", "asks for 2 cards, but the flavor's PCI aliases give 1"),
+    ],
+)
+def test_what_contradicts_itself_is_refused_and_the_log_says_why(stage: Stage, flavor: str, says: str) -> None:
+    server = stage.create(flavor)
+    entry = stage.decided(server)
+    status = stage.settled(server)["status"]
+    stage.delete(server)
+    assert status == "ERROR"
+    assert entry is not None
+    assert says in str(entry.refused)
+    assert says in (stage.plane.layout.logs / "scheduler.log").read_text()
+
+
+def test_a_hint_narrows_the_flavor(stage: Stage) -> None:
+    settle_cards(stage)
+    server = stage.create("trace-any", {"beamdesk_gpu_memory_mib": "40000"})
+    devices, host = stage.devices(server) if stage.settled(server)["status"] == "ACTIVE" else set(), stage.show(server)
+    stage.delete(server)
+    assert host["OS-EXT-SRV-ATTR:host"] in {"host-001", "host-004", "host-007"}
+    assert len(devices) == 1
+
+
+def _until_source(stage: Stage, source: str) -> None:
+    """Ask for CPU desktops until one is decided on the source."""
+
+    def look() -> bool:
+        server = stage.create("trace-cpu")
+        entry = stage.decided(server)
+        told = stage.settled(server)
+        stage.delete(server)
+        assert entry is not None
+        assert told["status"] == "ACTIVE"
+        assert told["OS-EXT-SRV-ATTR:host"] in {"host-000", "host-003", "host-006"}, "CPU desktops go on, off GPU hosts"
+        return entry.source == source
+
+    wait(look, f"decisions by {source}")
+
+
+def test_without_the_api_cpu_desktops_go_on_and_gpu_desktops_are_refused_until_it_is_back(stage: Stage) -> None:
+    settle_cards(stage)
+    with stage.api.stopped():
+        _until_source(stage, "fallback-refuse")
+        server = stage.create("trace-a100")
+        entry, status = stage.decided(server), stage.settled(server)["status"]
+        stage.delete(server)
+        assert status == "ERROR"
+        assert entry is not None
+        assert entry.decision is not None
+        assert dict(entry.decision.refusals)["stale"] == 3
+    _until_source(stage, "records")
+    server = stage.create("trace-a100")
+    status = stage.settled(server)["status"]
+    stage.delete(server)
+    assert status == "ACTIVE"
+
+
+def test_a_scheduler_that_may_count_lends_cards_without_the_api_even_after_a_restart(stage: Stage) -> None:
+    file = stage.plane.layout.etc / "nova/nova-scheduler.conf"
+    before = file.read_text()
+    file.write_text(before.replace("[beamdesk]\n", "[beamdesk]\ngpu_fallback = count\nfirst_wait = 0.5\n"))
+    try:
+        with stage.api.stopped():
+            stage.plane.restart("scheduler")
+            server = stage.create("trace-a100")
+            told, entry, devices = stage.settled(server), stage.decided(server), stage.devices(server)
+            stage.delete(server)
+    finally:
+        file.write_text(before)
+        stage.plane.restart("scheduler")
+    assert entry is not None
+    assert (entry.source, told["status"], len(devices)) == ("fallback-count", "ACTIVE", 1)
+    assert told["OS-EXT-SRV-ATTR:host"] in {"host-001", "host-004", "host-007"}

@@ -156,20 +156,27 @@ def _credential(path: str) -> str:
 
 
 class Fetcher:
-    """Keeps the latest snapshot. The thread starts with the first look, and anew in each worker process after a fork."""
+    """Keeps the latest snapshot. The thread starts in each process that is forked off, or with the first look.
+
+    A nova-scheduler makes its filters, then forks its workers: each of them has a snapshot before its first request.
+    """
 
     def __init__(self, options: Options, clock: Callable[[], float] = time.time) -> None:
         self._options, self._clock = options, clock
         self._held: Held | None = None
         self._trouble = ""
         self._begin()
-        os.register_at_fork(after_in_child=self._begin)
+        os.register_at_fork(after_in_child=self._begin_again)
 
     def _begin(self) -> None:
         """A fork copies no thread, and perhaps a lock that nobody will release."""
         self._owner = -1
         self._starting = threading.Lock()
         self._first, self._end = threading.Event(), threading.Event()
+
+    def _begin_again(self) -> None:
+        self._begin()
+        self.start()
 
     def held(self) -> Held | None:
         """Return what is held; waits for the very first attempt of this process, ``first_wait`` seconds at most."""

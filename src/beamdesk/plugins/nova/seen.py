@@ -1,6 +1,6 @@
 """What Nova says of one host at this moment, taken out of a HostState. Reads attributes only, so that no nova is needed to test it.
 
-CPU and memory are counted with Nova's own allocation ratios. A PCI pool has one device and names its address (Nova since 2023.1);
+CPU and memory are counted with Nova's own allocation ratios. A PCI pool has one device and names its address;
 the address is what joins Nova's devices with the records of cards.
 """
 
