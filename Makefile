@@ -6,12 +6,13 @@ VENV := .venv
 PYTHON ?= /usr/bin/python3
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 RUN := $(VENV)/bin/
+VM_DISK ?= /var/cache/beamdesk/vm/general.qcow2
 REAL := root or postgres or browser or desktop or openstack
 
-.PHONY: help up down status dev check format test test-openstack cloud-up cloud-down bench clean
+.PHONY: help up down status dev check format test test-openstack test-openstack-vm vm-image cloud-up cloud-down bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: ## install what is missing (root once), start Beamdesk, print the address
 	@$(SUDO) env BEAMDESK_PREFIX=$(PREFIX) deploy/setup runtime
@@ -53,6 +54,17 @@ test: ## everything that this machine can run, real parts included
 test-openstack: dev ## the tests on a real OpenStack with simulated hosts, brought up for them
 	@$(SUDO) deploy/setup openstack
 	@$(RUN)pytest tests -m "openstack and not slow" --durations=10
+
+test-openstack-vm: dev ## boot a built image as a virtual machine and use it in the browser: minutes, more where there is no KVM
+	@$(SUDO) deploy/setup packages
+	@$(SUDO) deploy/setup vm
+	@$(SUDO) deploy/setup openstack
+	@$(SUDO) $(RUN)python -m beamdesk.adapters.vmimage build general --kernel --out $(VM_DISK)
+	@$(SUDO) env BEAMDESK_TEST_DISK=$(VM_DISK) $(RUN)pytest tests/vm
+
+vm-image: dev ## build the virtual machine disk of an image: make vm-image IMAGE=imaging OUT=imaging.qcow2
+	@$(SUDO) deploy/setup vm
+	@$(SUDO) $(RUN)python -m beamdesk.adapters.vmimage build $(or $(IMAGE),$(error say which: IMAGE=general OUT=general.qcow2)) --out $(or $(OUT),$(IMAGE).qcow2)
 
 cloud-up: dev ## start a real OpenStack with simulated hosts on loopback, for tests by hand; prints how to use it
 	@$(SUDO) deploy/setup openstack

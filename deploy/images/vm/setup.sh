@@ -23,10 +23,13 @@ printf 'desktop\n' > /etc/hostname
 ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
 systemctl -q enable systemd-networkd systemd-resolved beamdesk-guest
 
+# All that the first boot has to do is done in cloud-init's first two stages; two more starts of it would only cost time.
+systemctl -q mask cloud-config.service cloud-final.service
+
 # Nobody logs in but through the desktop's own door, and nothing runs behind the person's back.
 systemctl -q mask getty.target serial-getty@ttyS0.service getty@tty1.service rpcbind.service rpcbind.socket rpc-statd.service \
     rpc-statd-notify.service nfs-blkmap.service rpc-gssd.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
-    fstrim.timer
+    e2scrub_reap.service fstrim.timer
 passwd -q -l root
 
 : > /etc/machine-id

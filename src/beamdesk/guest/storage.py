@@ -104,27 +104,20 @@ def _mount_by_unit(mount: Mount, secret: str) -> None:
     try:
         _run(mount, ["systemctl", "start", "--", unit])
     except SetupError as error:
-        raise SetupError(f"{mount.target} cannot be mounted: {_last_words(unit) or error}") from error
+        said = _last_words(unit)
+        if not said:
+            raise
+        raise SetupError(f"{mount.target} cannot be mounted: {said}") from error
 
 
 def _last_words(unit: str) -> str:
-    """Return what the mount program said last, from the journal."""
-    command = [
-        "journalctl",
-        "--no-pager",
-        "--quiet",
-        "--output=cat",
-        "--lines=20",
-        f"--unit={unit}",
-        "_COMM=mount",
-        "+",
-        f"UNIT={unit}",
-    ]
+    """Return what the mount program said last, from the journal; empty if it said nothing."""
+    command = ["journalctl", "--no-pager", "--quiet", "--output=cat", "--lines=20", f"--unit={unit}"]
     try:
         said = subprocess.run(command, check=False, capture_output=True, text=True, timeout=10).stdout.splitlines()
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return next((line.strip() for line in reversed(said) if "mount" in line and unit not in line), "")
+    return next((line.strip() for line in reversed(said) if line.startswith("mount")), "")
 
 
 def _secret_file(mount: Mount) -> str:

@@ -1,0 +1,211 @@
+"""A whole deployment whose desktops are virtual machines: portal, reconciler, gateway, guest API over HTTPS, storage over NFS."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+
+from beamdesk.adapters.demo.people import DAQ_UID, EXPERIMENTS
+from beamdesk.adapters.vmimage.build import Manifest
+from vm.machine import HOST, STREAM_PORT, Inside, Plan, accelerator, end
+from vm.storage import nfs_server
+
+TESTS = Path(__file__).parents[1]
+CACHE = Path("/var/cache/beamdesk")
+SERVICES = ("serve", "reconcile", "gateway")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class Site:
+    """Made with `Site.running()`."""
+
+    folder: Path
+    disk: Path
+    port: int = field(default_factory=free_port)
+    gateway_port: int = field(default_factory=free_port)
+    guest_port: int = field(default_factory=free_port)
+    nfs_port: int = field(default_factory=free_port)
+    accelerator: str = "tcg"
+
+    @classmethod
+    @contextmanager
+    def running(cls, disk: Path, manifest: Manifest) -> Iterator[Site]:
+        folder = Path(tempfile.mkdtemp(prefix="beamdesk-vm-", dir="/var/tmp"))
+        folder.chmod(0o755)
+        site = cls(folder, disk, accelerator=accelerator(disk))
+        try:
+            with ExitStack() as stack:
+                site._prepare(manifest)
+                stack.enter_context(nfs_server(folder / "nfs", site._exports(), site.nfs_port))
+                stack.callback(site.end_machines)
+                for name in SERVICES:
+                    stack.enter_context(site._service(name))
+                site._wait()
+                yield site
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def origin(self) -> str:
+        return f"http://localhost:{self.port}"
+
+    @property
+    def password(self) -> str:
+        return (self.folder / "state/app/demo-password").read_text().strip()
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def machines(self) -> Path:
+        return self.folder / "machines"
+
+    def inside(self, desktop_id: str) -> Inside:
+        return Inside(self.machines / desktop_id)
+
+    def console(self, desktop_id: str) -> str:
+        path = self.machines / desktop_id / "console.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def logs(self) -> str:
+        return "\n".join(f"== {name}\n{(self.folder / f'{name}.log').read_text()[-3000:]}" for name in SERVICES)
+
+    @contextmanager
+    def api(self, login: str) -> Iterator[httpx2.Client]:
+        with httpx2.Client(base_url=f"{self.origin}/api/v1", timeout=60) as client:
+            answer = client.post("/logins", json={"login": login, "password": self.password})
+            answer.raise_for_status()
+            client.headers["Authorization"] = f"Bearer {answer.json()['token']}"
+            yield client
+
+    def end_machines(self) -> None:
+        for path in self.machines.glob("*/server.json"):
+            end(path.parent)
+
+    # -- parts
+
+    def _prepare(self, manifest: Manifest) -> None:
+        for name in ("state/app", "state/run/guest-api", "state/log", "machines", "cache/images"):
+            (self.folder / name).mkdir(parents=True)
+        (self.folder / "state/app/deployment-id").write_text(os.urandom(16).hex())
+        (self.folder / "cache/selkies-web").symlink_to(CACHE / "selkies-web")
+        self._write_catalog(manifest)
+        self._write_data()
+        self._certificate()
+        ca = (self.folder / "ca.pem").read_text()
+        Plan(self.machines, self.disk, f"https://{HOST}:{self.guest_port}", ca, self.accelerator).write()
+        (self.folder / "beamdesk.toml").write_text(self._settings())
+
+    def _write_catalog(self, manifest: Manifest) -> None:
+        known = {name.removeprefix("beamdesk_"): value for name, value in manifest.properties.items()}
+        image = {
+            "id": known["image"],
+            "hash": known["content_hash"],
+            "title": {language: known[f"title_{language}"] for language in ("en", "zh")},
+            "description": {language: known[f"description_{language}"] for language in ("en", "zh")},
+            "beamlines": [],
+            "software": json.loads(known["software"]),
+            "size_bytes": manifest.size_bytes,
+        }
+        (self.folder / "cache/images/catalog.json").write_text(json.dumps({"format": 1, "images": [image]}))
+
+    def _write_data(self) -> None:
+        for experiment in EXPERIMENTS:
+            for area, owner, mode in (("raw", DAQ_UID, 0o2750), ("processed", DAQ_UID, 0o2770)):
+                path = self.data / experiment.folder / area
+                path.mkdir(parents=True)
+                (path / "about.txt").write_text(f"{area} of {experiment.folder}\n")
+                for item in (path, path / "about.txt"):
+                    os.chown(item, owner, experiment.gid)
+                path.chmod(mode)
+                (path / "about.txt").chmod(0o640)
+
+    def _exports(self) -> dict[str, tuple[Path, bool]]:
+        areas = [(experiment.folder, area) for experiment in EXPERIMENTS for area in ("raw", "processed")]
+        return {f"{folder}/{area}": (self.data / folder / area, area == "processed") for folder, area in areas}
+
+    def _certificate(self) -> None:
+        """Make an authority and a certificate for the address at which the machines reach this host."""
+        path = self.folder
+        own = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+        name = f"subjectAltName=IP:{HOST}"
+        signed = ["-CA", path / "ca.pem", "-CAkey", path / "ca.key", "-addext", "basicConstraints=critical,CA:FALSE"]
+        steps = [
+            [*own, "-subj", "/CN=test authority", "-keyout", path / "ca.key", "-out", path / "ca.pem"],
+            [*own, *signed, "-subj", "/CN=guest API", "-addext", name, "-keyout", path / "guest.key", "-out", path / "guest.pem"],
+        ]
+        for step in steps:
+            subprocess.run(step, check=True, capture_output=True)
+
+    def _settings(self) -> str:
+        areas = "".join(
+            f'[[guest.storage]]\narea = "{area}"\nkind = "nfs4"\nsource = "{HOST}:/export/${{folder}}/{area}"\n'
+            f'options = "port={self.nfs_port},minorversion=1"\n'
+            for area in ("raw", "processed")
+        )
+        return f"""
+cloud = "openstack"
+state_dir = "{self.folder}/state"
+cache_dir = "{self.folder}/cache"
+port = {self.port}
+gateway_port = {self.gateway_port}
+[openstack]
+stream_port = {STREAM_PORT}
+guest_url = "https://{HOST}:{self.guest_port}"
+[guest]
+host = "127.0.0.1"
+port = {self.guest_port}
+tls_certificate = "{self.folder}/guest.pem"
+tls_key = "{self.folder}/guest.key"
+boot_timeout_s = 1500
+silent_after_s = 180
+{areas}
+"""
+
+    @contextmanager
+    def _service(self, name: str) -> Iterator[None]:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": str(TESTS),
+            "BEAMDESK_CONFIG": str(self.folder / "beamdesk.toml"),
+            "BEAMDESK_TEST_MACHINES": str(self.machines),
+        }
+        with (self.folder / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, TESTS / "vm/launch.py", name], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(30)
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                if httpx2.get(f"{self.origin}/healthz").status_code == 200:
+                    return
+            except httpx2.HTTPError:
+                time.sleep(0.2)
+        raise AssertionError(f"the deployment did not come up\n{self.logs()}")

@@ -1,0 +1,149 @@
+"""From sign-in to the painted desktop of a real virtual machine, and what is inside it. Slow where there is only emulation."""
+
+import contextlib
+import io
+import os
+import re
+import time
+
+import pytest
+from PIL import Image
+from playwright.sync_api import TimeoutError as NotSeen
+from playwright.sync_api import expect
+
+from acceptance.people import apply_for_desktop, sign_in, until
+from beamdesk.adapters.demo.people import BOB, IMAGING
+
+pytestmark = [pytest.mark.browser, pytest.mark.root, pytest.mark.vm]
+
+READY_S = 1500
+FOLDER = f"/data/{IMAGING.folder}"
+NONCE_AT = "/run/beamdesk/agent/nonce"
+
+
+@pytest.fixture(scope="module")
+def desktop(site, chromium, times):
+    """A desktop that its owner has open in the browser: its id and its tab."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 800}, locale="en-US")
+    page = sign_in(context, site, "bob")
+    began = time.monotonic()
+    desktop_id = apply_for_desktop(page, site, size="medium")
+    button = page.get_by_role("button", name=re.compile("^Connect")).first
+    try:
+        expect(button).to_be_visible(timeout=READY_S * 1000)
+    except AssertionError as error:
+        console = site.console(desktop_id)[-6000:]
+        raise AssertionError(f"the desktop was never ready\n{page.inner_text('main')}\n{console}\n{site.logs()}") from error
+    times["accelerator"] = site.accelerator
+    times["from Create to Connect"] = f"{time.monotonic() - began:.0f} s (load {os.getloadavg()[0]:.1f})"
+    pressed = time.monotonic()
+    with page.context.expect_page() as opened:
+        button.click()
+    tab = opened.value
+    try:
+        tab.wait_for_selector("html[data-state=open]", timeout=300_000)
+    except NotSeen as error:
+        raise AssertionError(
+            f"no picture came\n{tab.inner_text('body')}\n{site.console(desktop_id)[-6000:]}\n{site.logs()}"
+        ) from error
+    times["from Connect to the first picture"] = f"{time.monotonic() - pressed:.1f} s"
+    yield desktop_id, tab
+    context.close()
+
+
+def colours(tab) -> int:
+    """Count the colours on the screen, coarsely: a blank or half drawn one has few."""
+    picture = Image.open(io.BytesIO(tab.screenshot(timeout=120_000))).convert("RGB").resize((320, 200))
+    return len({tuple(part >> 4 for part in pixel) for pixel in picture.get_flattened_data()})
+
+
+def test_the_desktop_in_the_machine_is_painted_in_the_browser(desktop):
+    _, tab = desktop
+    until("a painted desktop", lambda: colours(tab) > 30, seconds=120, pause=2)
+    if folder := os.environ.get("BEAMDESK_TEST_SHOTS"):
+        tab.screenshot(path=f"{folder}/vm-desktop.png")
+
+
+def test_the_person_and_the_team_are_known_inside(site, desktop):
+    code, said = site.inside(desktop[0]).run("id bob; getent passwd bob")
+    assert code == 0
+    assert f"uid={BOB.uid}(bob) gid={BOB.uid}(bob)" in said
+    assert f"{IMAGING.gid}(exp-{IMAGING.id})" in said
+    assert said.splitlines()[1].endswith(":/home/bob:/bin/bash")
+
+
+def test_the_experiments_data_are_mounted_by_nfs_4(site, desktop):
+    _, mounts = site.inside(desktop[0]).run(
+        f"grep ' {FOLDER}/' /proc/mounts; systemctl list-units --type=mount --no-legend 'data-*'"
+    )
+    lines = {line.split()[1]: line.split() for line in mounts.splitlines() if ":" in line.split()[0]}
+    assert {target: (fields[2], fields[3].split(",")[0]) for target, fields in lines.items()} == {
+        f"{FOLDER}/raw": ("nfs4", "ro"),
+        f"{FOLDER}/processed": ("nfs4", "rw"),
+    }
+    assert all({"nosuid", "nodev", "hard"} <= set(fields[3].split(",")) for fields in lines.values())
+    assert mounts.count("loaded active mounted") == 2
+
+
+def test_the_person_reads_raw_data_and_cannot_change_them(site, desktop):
+    inside = site.inside(desktop[0])
+    gids = f"{BOB.uid},{IMAGING.gid}"
+    assert inside.run(f"cat {FOLDER}/raw/about.txt", uid=BOB.uid, gids=gids) == (0, f"raw of {IMAGING.folder}\n")
+    code, said = inside.run(f"touch {FOLDER}/raw/mine", uid=BOB.uid, gids=gids)
+    assert code != 0
+    assert "Read-only file system" in said
+
+
+def test_what_is_typed_in_the_browser_ends_up_on_the_sites_storage(site, desktop, times):
+    desktop_id, tab = desktop
+    inside = site.inside(desktop_id)
+    written = site.data / IMAGING.folder / "processed/typed.txt"
+    environment = "DISPLAY=:0 XAUTHORITY=/run/user/20102/Xauthority HOME=/home/bob XDG_RUNTIME_DIR=/run/user/20102"
+    inside.run(
+        f"cd; env {environment} setsid xfce4-terminal --maximize >/dev/null 2>&1 &", uid=BOB.uid, gids=f"{BOB.uid},{IMAGING.gid}"
+    )
+    shown = f"env {environment} xwininfo -root -tree | grep -c 'xfce4-terminal'"
+    until("a terminal window", lambda: inside.run(shown, uid=BOB.uid)[0] == 0, seconds=300, pause=3)
+    until("its shell", lambda: inside.run("pgrep -u bob -x bash")[0] == 0, seconds=120, pause=3)
+    tab.mouse.click(640, 400)
+    began = time.monotonic()
+    tab.keyboard.type(f"id > {FOLDER}/processed/typed.txt\n", delay=60)
+    until("the file on the NFS server", lambda: written.exists() and written.read_text(), seconds=180, pause=1)
+    times["from the first key to the file on the NFS server"] = f"{time.monotonic() - began:.1f} s"
+    assert f"uid={BOB.uid}(bob)" in written.read_text()
+    assert (written.stat().st_uid, written.stat().st_gid) == (BOB.uid, IMAGING.gid)
+
+
+def test_nothing_secret_is_left_where_the_machine_was_told_of_it(site, desktop):
+    inside = site.inside(desktop[0])
+    assert inside.run(f"test ! -e {NONCE_AT} && stat -c %a /var/lib/beamdesk-guest/identity.json") == (0, "600\n")
+    nonce = inside.run("cat /var/lib/cloud/instance/user-data.txt | tr -dc 'A-Za-z0-9_-' | head -c 100")[1]
+    assert nonce
+    code, said = inside.run("cat /var/lib/beamdesk-guest/identity.json", uid=BOB.uid)
+    assert code != 0
+    assert "Permission denied" in said
+
+
+def test_only_the_stream_listens_on_the_network(site, desktop):
+    _, said = site.inside(desktop[0]).run("ss -Hltn | awk '{print $4}'")
+    outside = {line for line in said.split() if not line.startswith(("127.", "[::1]"))}
+    assert outside == {"0.0.0.0:8082"}
+
+
+def test_without_the_secret_the_stream_tells_nothing(site, desktop):
+    import httpx2
+
+    port = re.search(r"\d+", (site.machines / desktop[0] / "server.json").read_text().split("port")[1]).group()
+    for path in ("/", "/api/websockets", "/api/tokens"):
+        with contextlib.suppress(httpx2.HTTPError):
+            answer = httpx2.get(f"http://127.0.0.1:{port}{path}", headers={"Authorization": "Bearer guess"}, timeout=60)
+            assert answer.status_code >= 400
+
+
+def test_operators_read_the_machines_console_and_nobody_else(site, desktop):
+    with site.api("olga") as operator:
+        answer = operator.get(f"/desktops/{desktop[0]}/console")
+    assert answer.status_code == 200
+    assert "beamdesk-guest" in answer.json()["text"]
+    with site.api("bob") as owner:
+        assert owner.get(f"/desktops/{desktop[0]}/console").status_code == 403
