@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -38,7 +39,11 @@ class Site:
 
     @property
     def url(self) -> str:
-        return f"http://localhost:{self.port}"
+        return f"{self.scheme}://localhost:{self.port}"
+
+    @property
+    def scheme(self) -> str:
+        return "https" if "BEAMDESK_TLS_CERTIFICATE" in self.environment else "http"
 
     @property
     def password(self) -> str:
@@ -70,7 +75,8 @@ class Site:
         deadline = time.monotonic() + _READY_S
         while True:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=1):
+                url, unverified = f"{self.scheme}://127.0.0.1:{self.port}/healthz", ssl._create_unverified_context()
+                with urllib.request.urlopen(url, timeout=1, context=unverified):
                     return
             except (urllib.error.URLError, OSError):
                 ended = [name for name, process in self.processes.items() if process.poll() is not None]

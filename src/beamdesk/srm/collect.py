@@ -76,18 +76,24 @@ class Collector:
         return _with_catalogue(facts, known) if known is not None else facts
 
 
+def _within(value: int | None, least: int, most: int) -> int | None:
+    """Return a number of NVML's, or None for what cannot be: one odd answer must not cost the whole report."""
+    return value if value is not None and least <= value <= most else None
+
+
 def _with_nvml(facts: CardFacts, driven: NvmlCard) -> CardFacts:
+    cores, clock = _within(driven.cores, 1, 10**6), _within(driven.clock_mhz, 1, 10**5)
     return replace(
         facts,
         model=driven.model or facts.model,
         mode=driven.mode,
         uuid=driven.uuid,
         facts_from=FactsFrom.NVML,
-        memory_mib=driven.memory_mib,
-        cores=driven.cores,
-        bandwidth_gbs=driven.bandwidth_gbs,
-        clock_mhz=driven.clock_mhz,
-        fp32_gflops=2 * driven.cores * driven.clock_mhz // 1000 if driven.cores and driven.clock_mhz else None,
+        memory_mib=_within(driven.memory_mib, 1, 1 << 22),
+        cores=cores,
+        bandwidth_gbs=_within(driven.bandwidth_gbs, 1, 10**6),
+        clock_mhz=clock,
+        fp32_gflops=_within(2 * cores * clock // 1000, 1, 1 << 30) if cores and clock else None,
         nvenc=driven.nvenc,
         ecc=driven.ecc,
         parts=driven.parts,
@@ -118,10 +124,10 @@ def _load(card: pci.PciCard, driven: NvmlCard | None, open_files: dict[str, hold
         address=card.address,
         held=driven.held or holder is not None,
         holder=holder.server if holder else "",
-        busy=driven.busy,
-        memory_used_mib=driven.memory_used_mib,
-        temperature_c=driven.temperature_c,
-        power_w=driven.power_w,
-        ecc_uncorrected=driven.ecc_uncorrected,
+        busy=driven.busy if driven.busy is not None and 0 <= driven.busy <= 1 else None,
+        memory_used_mib=_within(driven.memory_used_mib, 0, 1 << 22),
+        temperature_c=_within(driven.temperature_c, -100, 200),
+        power_w=_within(driven.power_w, 0, 10**5),
+        ecc_uncorrected=_within(driven.ecc_uncorrected, 0, 1 << 53),
         fault=driven.fault,
     )

@@ -39,7 +39,7 @@ def scan(sys: Path, catalogue: Catalogue) -> tuple[PciCard, ...]:
 
 
 def _card(path: Path, catalogue: Catalogue) -> PciCard | None:
-    if not read(path / "class").startswith(_CLASSES) or (path / "physfn").exists():
+    if not read(path / "class").startswith(_CLASSES) or link(path / "physfn"):
         return None
     ids = {name: _id(path / name) for name in ("vendor", "device", "subsystem_vendor", "subsystem_device")}
     if ids["vendor"] != NVIDIA and catalogue.find(ids["vendor"], ids["device"], ids["subsystem_device"]) is None:
@@ -73,6 +73,7 @@ def _positive(value: int | None) -> int | None:
 def _speed(text: str) -> float | None:
     """Return GT/s from a text such as ``16.0 GT/s PCIe``."""
     try:
-        return float(text.split(maxsplit=1)[0])
+        speed = float(text.split(maxsplit=1)[0])
     except (ValueError, IndexError):
         return None
+    return speed if 0 < speed <= 1024 else None

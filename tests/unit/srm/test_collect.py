@@ -1,0 +1,345 @@
+"""What the agent sees of a host: sysfs, the catalogue, NVML, who holds a card."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beamdesk.domain.srm_checks import check_report
+from beamdesk.protocol.srm import FactsFrom, LendMode, LinkFacts, NumaFacts
+from beamdesk.srm import catalogue, delta
+from beamdesk.srm.catalogue import Catalogue
+from beamdesk.srm.collect import Collector, Seen
+from beamdesk.srm.config import Config
+from beamdesk.srm.errors import ConfigError
+from beamdesk.srm.nvml import Nvml, address_of
+from srmtree import Tree
+
+FIRST, SECOND = "0000:3b:00.0", "0000:af:00.0"
+SERVER = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    return Tree(tmp_path)
+
+
+def look(tree: Tree, nvml: Any = None) -> Seen:
+    return Collector(config(tree), nvml).look()
+
+
+def config(tree: Tree) -> Config:
+    return Config("https://localhost", "gpu01", sys=tree.sys, proc=tree.proc, disk=tree.root)
+
+
+def test_a_host_without_cards_is_a_cpu_host(tree: Tree) -> None:
+    seen = look(tree)
+    assert seen.cards == {}
+    assert (seen.host.cpus, seen.host.memory_mib, seen.host.cpu_model) == (16, 131072, "AMD EPYC 7313 16-Core")
+    assert seen.host.numa == (NumaFacts(8, 65536), NumaFacts(8, 65536))
+    assert seen.host.links == (LinkFacts("eth0", True, 100000),)
+    assert seen.load.memory_used_mib == 32768
+
+
+def test_load_is_what_happened_since_the_last_look(tree: Tree) -> None:
+    collector = Collector(config(tree))
+    tree.busy(400, 1600)
+    tree.link("eth0", received=10**9)
+    load = collector.look().load
+    assert load.cpu == 0.3
+    assert load.received_bytes_s > 0
+    assert collector.look().load.cpu == 0.0
+    tree.busy(0, 0)
+    assert collector.look().load.cpu == 0.0, "counters that went backwards"
+
+
+def test_a_card_on_vfio_is_known_by_its_pci_id(tree: Tree) -> None:
+    tree.plug(FIRST, node=1)
+    card = look(tree).cards[FIRST]
+    assert (card.model, card.memory_mib, card.cores, card.bandwidth_gbs, card.clock_mhz) == ("RTX A6000", 49152, 10752, 768, 1800)
+    assert (card.mode, card.driver, card.numa, card.iommu_group) == (LendMode.PASSTHROUGH, "vfio-pci", 1, 42)
+    assert (card.link_width, card.link_gts, card.nvenc, card.facts_from) == (16, 16.0, True, FactsFrom.CATALOGUE)
+
+
+def test_one_device_id_may_be_two_products(tree: Tree) -> None:
+    tree.plug(FIRST, "1e30", "12ba")
+    tree.plug(SECOND, "1e30", "129e", group=43)
+    assert {card.model for card in look(tree).cards.values()} == {"Quadro RTX 6000", "Quadro RTX 8000"}
+
+
+def test_an_unknown_card_is_told_without_numbers(tree: Tree) -> None:
+    tree.plug(FIRST, "ffff")
+    card = look(tree).cards[FIRST]
+    assert (card.model, card.memory_mib, card.facts_from) == ("unknown 10de:ffff", None, FactsFrom.UNKNOWN)
+
+
+def test_other_devices_are_no_cards(tree: Tree) -> None:
+    tree.plug("0000:01:00.0", "2000", vendor="1a03")  # a server's own console graphics
+    tree.plug("0000:3b:00.1", "1aef", kind="0x040300")  # a card's sound
+    virtual = tree.plug("0000:3b:00.4")
+    (virtual / "physfn").symlink_to("../0000:3b:00.0")
+    assert look(tree).cards == {}
+
+
+def test_a_sites_own_catalogue_wins(tree: Tree, tmp_path: Path) -> None:
+    own = tmp_path / "own.csv"
+    own.write_text(",".join(catalogue.COLUMNS) + "\n1002,744c,,Radeon PRO,48,6144,864,2495,61300,no,yes,the manufacturer\n")
+    tree.plug(FIRST, "744c", vendor="1002")
+    seen = Collector(replace(config(tree), catalogue=own)).look()
+    assert seen.cards[FIRST].model == "Radeon PRO"
+    assert look(tree).cards == {}
+
+
+@pytest.mark.parametrize("row", ["10de,1,,X,48,1,1,1,1,maybe,yes,s", "10de,1,,X,-,1,1,1,1,no,yes,s", "10de,1"])
+def test_a_malformed_catalogue_names_its_row(tmp_path: Path, row: str) -> None:
+    own = tmp_path / "own.csv"
+    own.write_text(",".join(catalogue.COLUMNS) + f"\n{row}\n")
+    with pytest.raises(ConfigError, match="row 1"):
+        catalogue.load(own)
+
+
+def shipped() -> Catalogue:
+    return catalogue.load(None)
+
+
+@pytest.mark.parametrize("row", shipped().rows, ids=lambda row: row.model)
+def test_the_catalogues_numbers_agree_with_each_other(row: catalogue.Known) -> None:
+    assert re.fullmatch("[0-9a-f]{4}", row.device)
+    assert len(row.source) > 10
+    assert row.fp32_gflops == pytest.approx(2 * row.cores * row.clock_mhz / 1000, rel=0.01), "peak FP32 is 2 x cores x clock"
+    assert row.memory_mib % 1024 == 0
+
+
+def test_the_catalogue_names_each_card_once() -> None:
+    ids = [(row.vendor, row.device, row.subsystem) for row in shipped().rows]
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_server_that_holds_a_card_is_known(tree: Tree) -> None:
+    tree.plug(FIRST, group=42)
+    tree.plug(SECOND, group=43)
+    tree.start_server(4711, SERVER, 42)
+    loads = look(tree).loads
+    assert (loads[FIRST].held, loads[FIRST].holder) == (True, SERVER)
+    assert (loads[SECOND].held, loads[SECOND].holder) == (False, "")
+
+
+def test_the_iommufd_device_of_a_card_counts_too(tree: Tree) -> None:
+    folder = tree.plug(FIRST, group=42)
+    (folder / "vfio-dev/vfio7").mkdir(parents=True)
+    tree.start_server(4711, "no uuid", "devices/vfio7")
+    load = look(tree).loads[FIRST]
+    assert (load.held, load.holder) == (True, "")
+
+
+def test_a_broken_tree_is_an_empty_one(tmp_path: Path) -> None:
+    seen = Collector(Config("https://localhost", "x", sys=tmp_path / "no", proc=tmp_path / "no", disk=tmp_path / "no")).look()
+    assert (seen.host.cpus, seen.host.memory_mib, seen.cards) == (1, 1, {})
+
+
+@pytest.mark.parametrize("garbage", ["", "0x", "99999999999999999999", "-1", "\x00\xff", "16.0"])
+def test_garbage_in_sysfs_makes_no_report_that_is_refused(tree: Tree, garbage: str) -> None:
+    folder = tree.plug(FIRST)
+    for name in ("device", "subsystem_device", "numa_node", "max_link_width", "max_link_speed"):
+        (folder / name).write_text(garbage)
+    check_report(delta.full(look(tree), "s", 1, ()))
+
+
+# --- NVML: no card here, so a library that answers as the documentation says
+
+
+class NvmlError(Exception):
+    def __init__(self, value: int) -> None:
+        super().__init__(f"error {value}")
+        self.value = value
+
+
+class Thing:
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
+
+
+class Library:
+    """One card that the host's driver runs. What a test does not give is not supported."""
+
+    NVMLError = NvmlError
+    NVML_ERROR_NOT_SUPPORTED, NVML_ERROR_GPU_IS_LOST, NVML_ERROR_RESET_REQUIRED = 3, 15, 16
+    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU, NVML_ENCODER_QUERY_H264 = 1, 2, 0, 0
+    NVML_MEMORY_ERROR_TYPE_UNCORRECTED, NVML_VOLATILE_ECC = 1, 0
+    NVML_GPU_VIRTUALIZATION_MODE_HOST_VGPU = 3
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers: dict[str, Any] = {
+            "nvmlDeviceGetCount": 1, "nvmlDeviceGetHandleByIndex": "handle", "nvmlDeviceGetPciInfo": Thing(busId=b"00000000:3B:00.0"),
+            "nvmlDeviceGetName": "NVIDIA Test 9000", "nvmlDeviceGetUUID": "GPU-1",
+            "nvmlDeviceGetMemoryInfo": Thing(total=48 << 30, used=2 << 30), "nvmlDeviceGetNumGpuCores": 1000,
+            "nvmlDeviceGetMemoryBusWidth": 384, "nvmlDeviceGetUtilizationRates": Thing(gpu=37), "nvmlDeviceGetTemperature": 61,
+            "nvmlDeviceGetPowerUsage": 120500, "nvmlDeviceGetEccMode": [1, 1], "nvmlDeviceGetTotalEccErrors": 0,
+            "nvmlDeviceGetEncoderCapacity": 100, "nvmlDeviceGetComputeRunningProcesses": [],
+        } | answers  # fmt: skip
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("nvml"):
+            raise AttributeError(name)
+
+        def call(*arguments: Any) -> Any:
+            answer = self.answers.get(name, NvmlError(3))
+            if name == "nvmlDeviceGetMaxClockInfo":
+                return {1: 1500, 2: 9000}[arguments[1]]
+            answer = answer(*arguments) if callable(answer) else answer
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        return call
+
+
+def test_nvml_says_what_sysfs_cannot(tree: Tree) -> None:
+    tree.plug(FIRST, "ffff", driver="nvidia")
+    seen = look(tree, Nvml(Library()))
+    card, load = seen.cards[FIRST], seen.loads[FIRST]
+    assert (card.model, card.mode, card.facts_from, card.uuid) == ("Test 9000", LendMode.HOST, FactsFrom.NVML, "GPU-1")
+    assert (card.memory_mib, card.cores, card.clock_mhz, card.fp32_gflops, card.bandwidth_gbs) == (49152, 1000, 1500, 3000, 864)
+    assert (card.nvenc, card.ecc) == (True, True)
+    assert (load.busy, load.memory_used_mib, load.temperature_c, load.power_w, load.held) == (0.37, 2048, 61, 120, False)
+
+
+def test_published_numbers_win_over_nvmls(tree: Tree) -> None:
+    tree.plug(FIRST, driver="nvidia")
+    card = look(tree, Nvml(Library(nvmlDeviceGetMemoryInfo=Thing(total=51527024640, used=0)))).cards[FIRST]
+    assert (card.model, card.memory_mib, card.mode, card.uuid) == ("RTX A6000", 49152, LendMode.HOST, "GPU-1")
+
+
+def test_a_process_on_a_card_holds_it(tree: Tree) -> None:
+    tree.plug(FIRST, driver="nvidia")
+    assert look(tree, Nvml(Library(nvmlDeviceGetComputeRunningProcesses=[Thing(pid=1)]))).loads[FIRST].held
+
+
+def test_what_nvml_does_not_support_is_not_known(tree: Tree) -> None:
+    tree.plug(FIRST, "ffff", driver="nvidia")
+    refused = NvmlError(3)
+    names = (
+        "MemoryInfo",
+        "NumGpuCores",
+        "MemoryBusWidth",
+        "UtilizationRates",
+        "Temperature",
+        "PowerUsage",
+        "EccMode",
+        "Name",
+        "UUID",
+    )
+    seen = look(tree, Nvml(Library(**{f"nvmlDeviceGet{name}": refused for name in names})))
+    card, load = seen.cards[FIRST], seen.loads[FIRST]
+    assert (card.memory_mib, card.cores, card.bandwidth_gbs, card.ecc) == (None, None, None, None)
+    assert (load.busy, load.temperature_c, load.fault) == (None, None, "")
+    check_report(delta.full(seen, "s", 1, ()))
+
+
+@pytest.mark.parametrize("odd", [-1, 0xFFFFFFFF, 1 << 64])
+def test_an_odd_answer_of_nvml_does_not_cost_the_report(tree: Tree, odd: int) -> None:
+    tree.plug(FIRST, "ffff", driver="nvidia")
+    names = ("NumGpuCores", "MemoryBusWidth", "Temperature", "PowerUsage", "TotalEccErrors")
+    answers: dict[str, Any] = {f"nvmlDeviceGet{name}": odd for name in names}
+    answers |= {"nvmlDeviceGetUtilizationRates": Thing(gpu=odd), "nvmlDeviceGetMemoryInfo": Thing(total=odd << 20, used=odd << 20)}
+    check_report(delta.full(look(tree, Nvml(Library(**answers))), "s", 1, ()))
+
+
+def test_a_lost_card_is_a_fault(tree: Tree) -> None:
+    tree.plug(FIRST, driver="nvidia")
+    assert look(tree, Nvml(Library(nvmlDeviceGetTemperature=NvmlError(15)))).loads[FIRST].fault == "error 15"
+
+
+def test_a_mig_card_offers_its_profiles(tree: Tree) -> None:
+    tree.plug(FIRST, "2331", driver="nvidia")
+    infos = {
+        0: Thing(id=19, sliceCount=1, memorySizeMB=9856, name=b"MIG 1g.10gb"),
+        1: Thing(id=14, sliceCount=2, memorySizeMB=19968, name="MIG 2g.20gb"),
+        4: Thing(id=0, sliceCount=7, memorySizeMB=80384, name="MIG 7g.80gb"),
+    }
+    places = {19: [Thing(start=one, size=1) for one in range(7)], 14: [Thing(start=one, size=2) for one in (4, 2, 0)]}
+    places[0] = [Thing(start=0, size=8)]
+    seen = look(
+        tree,
+        Nvml(
+            Library(
+                nvmlDeviceGetMigMode=[1, 1],
+                nvmlDeviceGetGpuInstanceProfileInfo=lambda _handle, number, _version: infos.get(number, NvmlError(3)),
+                nvmlDeviceGetGpuInstancePossiblePlacements=lambda _handle, number: places[number],
+            )
+        ),
+    )
+    card = seen.cards[FIRST]
+    assert card.mode is LendMode.MIG
+    assert card.parts is not None
+    assert (card.parts.slots, card.parts.mixed) == (8, True)
+    assert [(one.name, one.milli, one.span, one.starts) for one in card.parts.profiles] == [
+        ("1g.10gb", 142, 1, (0, 1, 2, 3, 4, 5, 6)), ("2g.20gb", 285, 2, (0, 2, 4)), ("7g.80gb", 1000, 8, (0,)),
+    ]  # fmt: skip
+    check_report(delta.full(seen, "s", 1, ()))
+
+
+def test_a_vgpu_card_offers_its_types(tree: Tree) -> None:
+    tree.plug(FIRST, "2235", driver="nvidia")
+    names = {1: "NVIDIA A40-8Q", 2: "NVIDIA A40-48Q"}
+    seen = look(
+        tree,
+        Nvml(
+            Library(
+                nvmlDeviceGetVirtualizationMode=3,
+                nvmlDeviceGetSupportedVgpus=[1, 2],
+                nvmlVgpuTypeGetName=names.get,
+                nvmlVgpuTypeGetMaxInstances=lambda _handle, number: {1: 6, 2: 1}[number],
+                nvmlVgpuTypeGetFramebufferSize=lambda number: {1: 8 << 30, 2: 48 << 30}[number],
+            )
+        ),
+    )
+    parts = seen.cards[FIRST].parts
+    assert parts is not None
+    assert (seen.cards[FIRST].mode, parts.slots, parts.mixed) == (LendMode.VGPU, 6, False)
+    assert [(one.name, one.milli, len(one.starts), one.memory_mib) for one in parts.profiles] == [
+        ("A40-8Q", 166, 6, 8192), ("A40-48Q", 1000, 1, 49152),
+    ]  # fmt: skip
+    check_report(delta.full(seen, "s", 1, ()))
+
+
+def test_pci_addresses_are_sysfs_ones() -> None:
+    assert address_of("00000000:3B:00.0") == FIRST
+    assert address_of("00010000:AF:00.0") == "10000:af:00.0"
+
+
+# --- what of it is told
+
+
+def test_what_did_not_change_is_not_told(tree: Tree) -> None:
+    tree.plug(FIRST)
+    seen, told = look(tree), delta.Told()
+    delta.learn(told, delta.full(seen, "s", 1, ()))
+    report = delta.changed(told, seen, "s", 2, ())
+    assert (report.host, report.load, report.cards, report.loads, report.gone) == (None, None, (), (), ())
+
+
+def test_a_drift_is_told_when_it_adds_up(tree: Tree) -> None:
+    tree.plug(FIRST)
+    seen, told, sent = look(tree), delta.Told(), []
+    for temperature in range(40, 50):
+        seen = replace(seen, loads={FIRST: replace(seen.loads[FIRST], temperature_c=temperature)})
+        report = delta.changed(told, seen, "s", 1, ())
+        delta.learn(told, report)
+        sent += [load.temperature_c for load in report.loads]
+    assert sent == [40, 42, 44, 46, 48]
+
+
+def test_a_card_that_is_gone_is_told_once(tree: Tree) -> None:
+    tree.plug(FIRST)
+    told = delta.Told()
+    delta.learn(told, delta.full(look(tree), "s", 1, ()))
+    tree.unplug(FIRST)
+    report = delta.changed(told, look(tree), "s", 2, ())
+    assert report.gone == (FIRST,)
+    delta.learn(told, report)
+    assert delta.changed(told, look(tree), "s", 3, ()).gone == ()
