@@ -14,7 +14,7 @@ from typing import Any
 from beamdesk.adapters.openstack.config import Firewall, GuestApi, OpenStackConfig, Place
 from beamdesk.adapters.openstack.connection import Connection
 from beamdesk.adapters.openstack.doctor import Finding, examine
-from beamdesk.adapters.openstack.doctor_probe import CloudProbe
+from beamdesk.adapters.openstack.doctor_cloud import CloudProbe
 from beamdesk.adapters.openstack.doctor_run import CLOUD_CHECKS
 from controlplane.plane import ControlPlane
 

@@ -49,6 +49,11 @@ def _account(settings: Settings) -> tuple[int, int]:
     return entry.pw_uid, entry.pw_gid
 
 
+def group(settings: Settings) -> int:
+    """Return the services' group id."""
+    return _account(settings)[1]
+
+
 def _check_port(name: str, host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:

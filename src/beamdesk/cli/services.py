@@ -76,11 +76,24 @@ def up(
         _welcome(settings)
         return
     deployment.check(settings)
+    if settings.cloud == "openstack":
+        settings = _prepare_cloud(settings)
     deployment.prepare(settings)
     if detach:
         _detach(settings)
     else:
         raise typer.Exit(_supervise(settings))
+
+
+def _prepare_cloud(settings: Settings) -> Settings:
+    from beamdesk.cli import cloud_start
+
+    if cloud_start.is_started_by_us(settings):
+        return settings
+    cloud_start.examine_cloud(settings, typer.echo)
+    deployment.prepare(settings)
+    cloud_start.hand_over(settings, deployment.group(settings))
+    return load_settings()
 
 
 def _supervise(settings: Settings) -> int:

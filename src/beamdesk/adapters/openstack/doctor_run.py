@@ -8,7 +8,7 @@ from beamdesk.adapters.openstack import doctor_access, doctor_compute, doctor_gp
 from beamdesk.adapters.openstack.config import OpenStackConfig, Place
 from beamdesk.adapters.openstack.connection import Connection
 from beamdesk.adapters.openstack.doctor import CloudCheck, Finding, Verdict, examine
-from beamdesk.adapters.openstack.doctor_probe import CloudProbe
+from beamdesk.adapters.openstack.doctor_cloud import CloudProbe
 from beamdesk.domain.errors import ConfigurationError
 from beamdesk.ports.clock import Clock
 
