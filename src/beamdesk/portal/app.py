@@ -51,6 +51,7 @@ def _routes(site: Site) -> list[Route | Mount]:
         _get(site, "/desktops/{id}", desktops.show),
         _get(site, "/desktops/{id}/card", desktops.show_card),
         _get(site, "/desktops/{id}/thumbnail", desktops.thumbnail),
+        _get(site, "/desktops/{id}/console", desktops.console),
         *(_get(site, f"/desktops/{{id}}/ask/{action}", desktops.ask(action)) for action in _ASKED),
         *(_post(site, f"/desktops/{{id}}/{action}", desktops.act(action)) for action in _CHANGES),
         _post(site, "/desktops/{id}/rename", desktops.rename),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 from http import HTTPStatus
+from unicodedata import category
 
 from starlette.responses import Response
 
@@ -19,6 +21,8 @@ from beamdesk.portal.security import file_headers
 from beamdesk.portal.site import Handler, Visit, done, notice_header, redirect, render, status_of
 
 _PICTURES = ("image/jpeg", "image/png")
+_TERMINAL_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[0-~])")
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _NOTICES = ("stopped", "started", "extended", "renamed", "deleted")
 _ACTIONS = {"stop": desktops.stop, "start": desktops.start, "extend": desktops.extend, "delete": desktops.delete}
 _DONE = {"stop": "stopped", "start": "started", "extend": "extended", "delete": "deleted"}
@@ -50,7 +54,17 @@ async def show(visit: Visit) -> Response:
     events = await list_events(visit.app, visit.caller, desktop_id=card.desktop.id, limit=12)
     template = "desktops/detail_live.html" if visit.partial else "desktops/detail.html"
     shown = await entries(visit, events)
-    return render(visit, template, nav="desktops", card=card, entries=shown, position=position, notice=_notice(visit))
+    sees_console = visit.caller.person.is_operator and card.desktop.server_id is not None
+    return render(
+        visit,
+        template,
+        nav="desktops",
+        card=card,
+        entries=shown,
+        position=position,
+        notice=_notice(visit),
+        sees_console=sees_console,
+    )
 
 
 async def show_card(visit: Visit) -> Response:
@@ -146,6 +160,19 @@ async def thumbnail(visit: Visit) -> Response:
     if visit.request.headers.get("if-none-match") == tag:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return Response(image, media_type=content_type if content_type in _PICTURES else "application/octet-stream", headers=headers)
+
+
+async def console(visit: Visit) -> Response:
+    """Show operators the last lines of the server's console: why a machine did not come up, in its own words."""
+    card = await _card(visit)
+    text = await screens.console(visit.app, visit.caller, card.desktop.id)
+    return render(visit, "desktops/console.html", nav="desktops", card=card, text=clean_console(text))
+
+
+def clean_console(text: str) -> str:
+    """Return console output as it may be shown: without terminal sequences and control characters, which a desktop may write."""
+    plain = _TERMINAL_SEQUENCE.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(char for char in plain if char in "\n\t" or category(char) not in _HIDDEN)
 
 
 async def connect(visit: Visit) -> Response:

@@ -10,6 +10,7 @@ from apikit import StaticCatalog, a_desktop, clock_of, events_of, make_ready
 from beamdesk.app.context import App
 from beamdesk.domain.desktop import Desired
 from beamdesk.domain.ids import DesktopId
+from beamdesk.portal.desktops import clean_console
 from beamdesk.ports.store import Transaction
 
 from .conftest import Browse
@@ -339,3 +340,21 @@ async def test_times_are_told_in_the_readers_zone(browse: Browse, app: App) -> N
             client.cookies.delete("beamdesk_zone")
             client.cookies.set("beamdesk_zone", nonsense)
             assert (await client.get(f"/desktops/{view.desktop.id}")).status_code == 200
+
+
+async def test_operators_are_led_to_the_servers_console(browse: Browse, app: App) -> None:
+    view = await a_desktop(app, "ada", name="Adas")
+    await make_ready(app, view.desktop.id)
+    path = f"/desktops/{view.desktop.id}"
+    async with browse("olga") as client:
+        assert f'href="{path}/console"' in (await client.get(path)).text
+        page = await client.get(f"{path}/console")
+    assert f"console of server-{view.desktop.id}" in text(page)
+    async with browse("ada") as client:
+        assert "/console" not in (await client.get(path)).text
+        assert (await client.get(f"{path}/console")).status_code == 403
+
+
+def test_a_console_shows_no_terminal_sequences_or_invisible_characters() -> None:
+    wild = "\x1b[1;31mred\x1b[0m\x1b]0;title\x07 a\u202eb\x08\r\nnext\tline\x00\x1bc"
+    assert clean_console(wild) == "red ab\nnext\tline"
