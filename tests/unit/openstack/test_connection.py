@@ -118,7 +118,7 @@ async def test_a_list_is_read_to_its_end_with_one_request_a_page(cloud: TinyClou
     first = [{"id": f"s{number}"} for number in range(PAGE)]
     cloud.on("GET", SERVERS, Answer(200, {"servers": first}), Answer(200, {"servers": [{"id": "last"}]}))
     pages = connection.pages(Service.COMPUTE, "/servers", "servers", "list the servers", {"tags": "a,b"})
-    assert [len(page) async for page in pages] == [PAGE, 1]
+    assert [len(page.data["servers"]) async for page in pages] == [PAGE, 1]
     assert cloud.asked["GET", SERVERS] == 2
     assert f"marker=s{PAGE - 1}" in cloud.queries[-1]
 
@@ -127,7 +127,7 @@ async def test_a_cloud_with_smaller_pages_is_read_to_its_end(cloud: TinyCloud, c
     links = [{"rel": "next", "href": "x"}]
     cloud.on("GET", SERVERS, Answer(200, {"servers": [{"id": "a"}], "servers_links": links}), Answer(200, {"servers": []}))
     pages = connection.pages(Service.COMPUTE, "/servers", "servers", "list the servers", {})
-    assert [len(page) async for page in pages] == [1, 0]
+    assert [len(page.data["servers"]) async for page in pages] == [1, 0]
 
 
 async def test_a_list_without_end_is_given_up(cloud: TinyCloud, connection: Connection) -> None:

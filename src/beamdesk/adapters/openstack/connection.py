@@ -16,6 +16,8 @@ import warnings
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TypeVar, cast
 
@@ -57,13 +59,21 @@ _NO_ANSWER = (ksa.ConnectionError, ksa.DiscoveryFailure, requests.RequestExcepti
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer that was asked for: a 2xx, or a status that the caller accepts. ``date``: the service's clock (HTTP date)."""
+    """An answer that was asked for: a 2xx, or a status that the caller accepts. ``date``: the service's HTTP date."""
 
     status: int
     data: Json
     kind: str = ""
     message: str = ""
     date: str = ""
+
+    @property
+    def clock(self) -> datetime | None:
+        """The service's own time, to the second: ages of its resources must not depend on our clock."""
+        try:
+            return parsedate_to_datetime(self.date)
+        except ValueError:
+            return None
 
 
 def open_region(place: Place, config: OpenStackConfig) -> CloudRegion:
@@ -138,13 +148,13 @@ class Connection:
 
     async def pages(
         self, service: Service, path: str, collection: str, doing: str, query: Mapping[str, str]
-    ) -> AsyncIterator[list[Json]]:
+    ) -> AsyncIterator[Reply]:
         """Yield the pages of a list, each with one request; a page that is not full is the last, without another request."""
         query = {**query, "limit": str(PAGE)}
         for _page in range(MOST_PAGES):
             reply = await self.call(service, "GET", path, doing, query=query)
+            yield reply
             items = cast("list[Json]", reply.data.get(collection) or [])
-            yield items
             if not items or (len(items) < PAGE and f"{collection}_links" not in reply.data):
                 return
             query["marker"] = str(items[-1].get("id"))

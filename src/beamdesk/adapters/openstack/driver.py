@@ -71,11 +71,11 @@ class OpenStackCloud:
 
     async def find_servers(self, desktop_id: DesktopId) -> Observation:
         """Find the desktop's servers by tag, in every place."""
-        return await self._observe(desktop_id)
+        return _joined(await self._ask_all([place.watch.see(desktop_id) for place in self.places.values()]))
 
     async def list_servers(self) -> Observation:
         """List every server of this deployment: two requests for each place and 500 servers."""
-        return await self._observe(None)
+        return _joined(await self._ask_all([place.observe() for place in self.places.values()]))
 
     async def list_homes(self) -> tuple[DesktopId, ...]:
         """List the desktops that left something behind or have a home volume."""
@@ -117,14 +117,23 @@ class OpenStackCloud:
         """Prove that the cloud answers: "absent" is only true where somebody looked."""
         await _everywhere([place.connection.microversion() for place in self.places.values()])
 
-    async def _observe(self, desktop_id: DesktopId | None) -> Observation:
-        answers = await asyncio.gather(*(place.observe(desktop_id) for place in self.places.values()), return_exceptions=True)
-        seen = [answer for answer in answers if isinstance(answer, Observation)]
+    @staticmethod
+    async def _ask_all(looks: Sequence[Awaitable[Observation]]) -> list[Observation | CloudError]:
+        answers = await asyncio.gather(*looks, return_exceptions=True)
         for error in answers:
-            if isinstance(error, BaseException) and (not isinstance(error, CloudError) or not seen):
+            if isinstance(error, BaseException) and not isinstance(error, CloudError):
                 raise error
-        complete = len(seen) == len(answers) and all(observation.complete for observation in seen)
-        return Observation(tuple(server for observation in seen for server in observation.servers), complete)
+        return [answer for answer in answers if isinstance(answer, (Observation, CloudError))]
+
+
+def _joined(answers: Sequence[Observation | CloudError]) -> Observation:
+    """Join what the places told; it is incomplete where one of them did not answer, and an error where none did."""
+    seen = [answer for answer in answers if isinstance(answer, Observation)]
+    errors = [answer for answer in answers if isinstance(answer, CloudError)]
+    if errors and not seen:
+        raise errors[0]
+    complete = not errors and all(observation.complete for observation in seen)
+    return Observation(tuple(server for observation in seen for server in observation.servers), complete)
 
 
 async def _everywhere(questions: Sequence[Awaitable[T]]) -> list[T]:

@@ -12,7 +12,7 @@ from beamdesk.adapters.openstack.config import Homes
 from beamdesk.adapters.openstack.connection import Connection
 from beamdesk.adapters.openstack.errors import Service
 from beamdesk.adapters.openstack.names import CLONE_KEY, DEPLOYMENT_KEY, DESKTOP_KEY, Names
-from beamdesk.adapters.openstack.records import Volume, mapping
+from beamdesk.adapters.openstack.records import Volume, mapping, sequence
 from beamdesk.domain.errors import CloudError, CloudRefused
 from beamdesk.domain.ids import DesktopId
 
@@ -39,7 +39,7 @@ class Volumes:
         found: list[Volume] = []
         query = {"metadata": str(marks)}  # Cinder reads the form of a Python literal
         async for page in self._connection.pages(Service.VOLUME, "/volumes/detail", "volumes", "list the volumes", query):
-            found += [Volume.read(record) for record in page]
+            found += [Volume.read(record) for record in sequence(page.data, "volumes")]
         return tuple(found)
 
     def is_home(self, volume: Volume) -> bool:

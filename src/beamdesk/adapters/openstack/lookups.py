@@ -67,7 +67,7 @@ class Lookups:
         found: list[Json] = []
         pages = self._connection.pages(Service.COMPUTE, "/flavors/detail", "flavors", "list the flavors", {})
         async for page in pages:
-            found += page
+            found += sequence(page.data, "flavors")
         by_name = {text(flavor, "name"): text(flavor, "id") for flavor in found}
         specs = {text(mapping(flavor, "extra_specs"), FLAVOR_SPEC): text(flavor, "id") for flavor in found}
         chosen = {ours: by_name[theirs] for ours, theirs in self._flavors.items() if theirs in by_name}

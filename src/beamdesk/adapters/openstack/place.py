@@ -8,6 +8,8 @@ and removed by `delete_home`, the last call in a desktop's life.
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
+
 import structlog
 
 from beamdesk.adapters.openstack.config import Boot, OpenStackConfig, Place
@@ -21,6 +23,7 @@ from beamdesk.adapters.openstack.ports import Ports, PortTaken
 from beamdesk.adapters.openstack.records import NovaServer, Port
 from beamdesk.adapters.openstack.servers import Servers
 from beamdesk.adapters.openstack.userdata import user_data
+from beamdesk.adapters.openstack.watch import Watch
 from beamdesk.domain.errors import CloudError, CloudRefused, CloudUnavailable
 from beamdesk.domain.ids import DesktopId
 from beamdesk.domain.server import Observation, Server, ServerStatus
@@ -54,10 +57,12 @@ class PlaceDriver:
         self.lookups = Lookups(self.connection, config.flavors)
         self._config = config
         self._uses_volumes = config.homes.enabled or config.boot is Boot.CLONE
+        self.watch = Watch(_Sight(self))
         self._making: dict[DesktopId, asyncio.Lock] = {}
 
     def close(self) -> None:
         """Release the connection."""
+        self.watch.close()
         self.connection.close()
 
     async def observe(self, desktop_id: DesktopId | None = None) -> Observation:
@@ -69,21 +74,21 @@ class PlaceDriver:
         known = {server.uuid for server in servers}
         missing = [port for port in ports if port.device and port.device not in known]
         complete = len(missing) <= MOST_CROSS_CHECKS
-        seen = [self._seen(server, ports) for server in servers]
+        by_server = {port.device: port for port in ports if port.device}
+        seen = [self.describe(server, by_server.get(server.uuid)) for server in servers]
         asked = missing[:MOST_CROSS_CHECKS]
         found = await asyncio.gather(*(self.servers.get(port.device) for port in asked))
         seen += [self._seen_by_port(server, port) for server, port in zip(found, asked, strict=True) if server]
         return Observation(tuple(one for one in seen if one is not None), complete)
 
-    def _seen(self, server: NovaServer, ports: tuple[Port, ...]) -> Server | None:
+    def describe(self, server: NovaServer, port: Port | None) -> Server | None:
+        """Return a server as the reconciler knows it; None where it is nobody's."""
         desktop_id = self.servers.desktop_of(server)
         if desktop_id is None:
             return None
-        port = next((port for port in ports if port.device == server.uuid), None)
+        known_as, address = server_id(self.place.name, server.uuid), self._address(port)
         fault = explain_fault(server.fault) if server.status is ServerStatus.ERROR else ""
-        return Server(
-            server_id(self.place.name, server.uuid), desktop_id, server.status, server.created_at, self._address(port), fault
-        )
+        return Server(known_as, desktop_id, server.status, server.created_at, address, fault)
 
     def _seen_by_port(self, server: NovaServer, port: Port) -> Server | None:
         desktop_id = self.names.desktop_named(port.name)
@@ -301,3 +306,29 @@ class PlaceDriver:
         limits = reply.data.get("limits")
         absolute = limits.get("absolute") if isinstance(limits, dict) else None
         return {str(key): value for key, value in absolute.items() if isinstance(value, int)} if isinstance(absolute, dict) else {}
+
+
+class _Sight:
+    """What the place's `Watch` asks."""
+
+    def __init__(self, place: PlaceDriver) -> None:
+        self._place = place
+
+    async def alone(self, desktop_id: DesktopId) -> Observation:
+        return await self._place.observe(desktop_id)
+
+    async def whole(self) -> tuple[tuple[NovaServer, ...], datetime | None]:
+        return await self._place.servers.whole()
+
+    async def changed(self, since: datetime) -> tuple[tuple[NovaServer, ...], datetime | None]:
+        return await self._place.servers.changed(since)
+
+    async def all_ports(self) -> tuple[Port, ...]:
+        return await self._place.ports.listed()
+
+    def desktop_of(self, server: NovaServer) -> DesktopId | None:
+        ours = self._place.names.tag in server.tags
+        return self._place.servers.desktop_of(server) if ours else None
+
+    def describe(self, server: NovaServer, port: Port | None) -> Server | None:
+        return self._place.describe(server, port)

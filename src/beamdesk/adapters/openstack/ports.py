@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 
 import structlog
 
-from beamdesk.adapters.openstack.connection import Connection, Json, Reply
+from beamdesk.adapters.openstack.connection import Connection, Json, Query, Reply
 from beamdesk.adapters.openstack.errors import Service
 from beamdesk.adapters.openstack.names import Names
 from beamdesk.adapters.openstack.records import Port, mapping, sequence, when
@@ -56,12 +55,12 @@ class Ports:
         query = {"description": self._names.description}
         if desktop_id is not None:
             names = [self._names.resource(desktop_id), self._names.released(desktop_id)]
-            wanted = {**query, "name": names}
+            wanted: Query = {**query, "name": names}
             reply = await self._connection.call(Service.NETWORK, "GET", "/ports", "list the ports", query=wanted)
-            return tuple(Port.read(record) for record in sequence(reply.data, "ports")), _now(reply)
+            return tuple(Port.read(record) for record in sequence(reply.data, "ports")), reply.clock
         found: list[Port] = []
         async for page in self._connection.pages(Service.NETWORK, "/ports", "ports", "list the ports", query):
-            found += [Port.read(record) for record in page]
+            found += [Port.read(record) for record in sequence(page.data, "ports")]
         return tuple(found), None
 
     async def take(self, desktop_id: DesktopId, network: str, groups: frozenset[str] | None) -> Port:
@@ -136,11 +135,3 @@ class Ports:
     async def delete(self, port: Port) -> None:
         """Delete a port; absent is success."""
         await self._connection.call(Service.NETWORK, "DELETE", f"/ports/{port.id}", "delete the port", accept=_ABSENT)
-
-
-def _now(reply: Reply) -> datetime | None:
-    """Return Neutron's own time: its ports' ages must not depend on our clock."""
-    try:
-        return parsedate_to_datetime(reply.date)
-    except ValueError:
-        return None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from beamdesk.adapters.openstack.connection import Connection, Json
 from beamdesk.adapters.openstack.errors import Service
 from beamdesk.adapters.openstack.names import DEPLOYMENT_KEY, DESKTOP_KEY, Names
-from beamdesk.adapters.openstack.records import NovaServer, mapping, text
+from beamdesk.adapters.openstack.records import NovaServer, mapping, sequence, text
 from beamdesk.domain.errors import CloudError, CloudRefused
 from beamdesk.domain.ids import DesktopId
 
@@ -23,11 +25,27 @@ class Servers:
     async def listed(self, desktop_id: DesktopId | None = None) -> tuple[NovaServer, ...]:
         """List the servers of a desktop, or all: one request for each 500."""
         tags = self._names.tag if desktop_id is None else f"{self._names.tag},{self._names.desktop_tag(desktop_id)}"
+        return tuple(server for server in (await self._listed({"tags": tags}))[0] if self._names.tag in server.tags)
+
+    async def whole(self) -> tuple[tuple[NovaServer, ...], datetime | None]:
+        """List all servers, with Nova's own time before the list."""
+        servers, date = await self._listed({"tags": self._names.tag})
+        return tuple(server for server in servers if self._names.tag in server.tags), date
+
+    async def changed(self, since: datetime) -> tuple[tuple[NovaServer, ...], datetime | None]:
+        """List what changed since a time, deleted servers included; with Nova's own time before the list.
+
+        Nova takes the tags off a server that it deletes, so this asks by name, and other deployments' servers are among them.
+        """
+        return await self._listed({"name": "^beamdesk-", "changes-since": since.strftime("%Y-%m-%dT%H:%M:%SZ")})
+
+    async def _listed(self, query: dict[str, str]) -> tuple[tuple[NovaServer, ...], datetime | None]:
         found: list[NovaServer] = []
-        pages = self._connection.pages(Service.COMPUTE, "/servers/detail", "servers", "list the servers", {"tags": tags})
-        async for page in pages:
-            found += [NovaServer.read(record) for record in page]
-        return tuple(server for server in found if self._names.tag in server.tags)
+        first: datetime | None = None
+        async for reply in self._connection.pages(Service.COMPUTE, "/servers/detail", "servers", "list the servers", query):
+            found += [NovaServer.read(record) for record in sequence(reply.data, "servers")]
+            first = first or reply.clock
+        return tuple(found), first
 
     async def get(self, uuid: str) -> NovaServer | None:
         """Return a server by id, whosever it is; None = Nova knows none."""
