@@ -106,6 +106,20 @@ class Stage:
         answer = self.cloud.compute.get(f"/servers/{server}", microversion="2.90").json()
         return answer.get("server", {"status": "BUILD"})
 
+    def told(self) -> str:
+        """Say what Nova knows of servers and Placement of hosts, for a test that failed."""
+        answer = self.cloud.compute.get("/servers/detail?all_tenants=1", microversion="2.90")
+        servers = answer.json().get("servers", [])
+        lines = [] if servers else [answer.text]
+        lines += [f"{one['name']} {one['status']} {one['OS-EXT-SRV-ATTR:host']} {one.get('fault', '')}" for one in servers]
+        providers = self.cloud.placement.get("/resource_providers").json()["resource_providers"]
+        for one in providers:
+            used = self.cloud.placement.get(f"/resource_providers/{one['uuid']}/usages").json()["usages"]
+            held = self.cloud.placement.get(f"/resource_providers/{one['uuid']}/inventories").json()["inventories"]
+            sizes = {name: (value["total"], value["allocation_ratio"], used.get(name)) for name, value in held.items()}
+            lines.append(f"{one['name']} {sizes}")
+        return "\n".join(sorted(lines))
+
     def settled(self, server: str) -> Any:
         """Return the server when it is no longer being built."""
         found: list[Any] = []
@@ -205,7 +219,7 @@ def test_a_trace_lands_where_the_core_says_with_its_cards(stage: Stage) -> None:
             entry, expected = stage.decided(server), stage.expected(flavor, server)
             if entry is not None:
                 assert entry.decision is not None
-                assert (entry.decision.host, entry.decision.grants) == (expected.host, expected.grants)
+                assert (entry.decision.host, entry.decision.grants) == (expected.host, expected.grants), stage.told()
                 assert entry.decision.ranking == expected.ranking
                 compared += 1
             else:

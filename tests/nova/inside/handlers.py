@@ -64,6 +64,7 @@ def make_host(name, vcpus, memory_mib, cards):
     host.uuid = f"compute-{name}"
     host.vcpus_total, host.total_usable_ram_mb, host.free_ram_mb = vcpus, memory_mib, memory_mib
     host.total_usable_disk_gb, host.free_disk_mb = 100000, 100000 * 1024
+    host.stats, host.service = {}, {}
     host.cpu_allocation_ratio = host.ram_allocation_ratio = host.disk_allocation_ratio = 1.0
     host.pci_stats = stats.PciDeviceStats(objects.NUMATopology(cells=[]))
     host.pci_stats.pools = [
@@ -88,6 +89,7 @@ def make_spec(number, vcpus, memory_mib, extra_specs, devices=0, product=None, h
         scheduler_hints={name: [value] for name, value in (hints or {}).items()},
         numa_topology=None,
         num_instances=1,
+        instance_group=None,
         is_bfv=False,
     )
 

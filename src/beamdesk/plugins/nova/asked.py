@@ -70,11 +70,11 @@ def _hints(spec: Any) -> dict[str, str]:
 
 
 def _get(thing: Any, name: str) -> Any:
-    """Return an attribute, None where it is not set: Nova's objects raise NotImplementedError then."""
-    try:
-        return getattr(thing, name, None)
-    except NotImplementedError:
+    """Return an attribute, None where it is not set: Nova's objects raise errors of their own then."""
+    is_set = getattr(thing, "obj_attr_is_set", None)
+    if is_set is not None and not is_set(name):
         return None
+    return getattr(thing, name, None)
 
 
 def _image_id(spec: Any) -> str | None:
