@@ -43,6 +43,8 @@ log = structlog.get_logger()
 _CAPACITY_FRESH_S = 10.0
 _GUEST_CONNECTIONS = 4096
 """Two for each of 2000 desktops; more is nothing that desktops do."""
+_CLOUD_POLL = timedelta(seconds=1)
+_REQUESTS_A_CALL = 3
 _CLOUD_BOOT_S, _CLOUD_SILENT_S = 600.0, 30.0
 """A machine's first boot on slow storage, and a pause for a live migration, are no reason to start it anew."""
 
@@ -142,7 +144,19 @@ def timings(settings: Settings) -> Timings:
     in_cloud = settings.cloud == "openstack"
     boot = guest.boot_timeout_s or (_CLOUD_BOOT_S if in_cloud else usual.boot_timeout.total_seconds())
     silent = guest.silent_after_s or (_CLOUD_SILENT_S if in_cloud else usual.silent.total_seconds())
-    return replace(usual, boot_timeout=timedelta(seconds=boot), silent=timedelta(seconds=silent))
+    poll = _CLOUD_POLL if in_cloud else usual.poll
+    return replace(usual, poll=poll, boot_timeout=timedelta(seconds=boot), silent=timedelta(seconds=silent))
+
+
+def _patience(settings: Settings) -> tuple[timedelta, timedelta]:
+    """Return how long a call may take (making a server on OpenStack is several requests), and a claim, which outlives two calls."""
+    from beamdesk.reconcile.rules import ReconcileRules
+
+    usual = ReconcileRules()
+    if settings.cloud != "openstack":
+        return usual.call_timeout, usual.claim
+    call = timedelta(seconds=_REQUESTS_A_CALL * settings.openstack.call_timeout_s)
+    return call, 2.5 * call
 
 
 @asynccontextmanager
@@ -316,7 +330,8 @@ async def reconcile(settings: Settings, stop: asyncio.Event) -> None:
     cloud = open_cloud(settings)
     async with open_app(settings, cloud) as app:
         keep = timedelta(days=settings.keep_events_days)
-        rules = ReconcileRules(timings(settings), app.rules.lease, keep_events=keep)
+        call_timeout, claim = _patience(settings)
+        rules = ReconcileRules(timings(settings), app.rules.lease, keep_events=keep, call_timeout=call_timeout, claim=claim)
         work = [main.run(app.store, cloud, app.clock, app.secrets, rules, stop), srm.run(app, stop)]
         if settings.cloud == "fake":
             from beamdesk.adapters.fake.guest import FakeGuests
