@@ -7,6 +7,9 @@ PYTHON ?= /usr/bin/python3
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 RUN := $(VENV)/bin/
 VM_DISK ?= /var/cache/beamdesk/vm/general.qcow2
+# `sudo` brings another home: name the clouds.yaml that openstacksdk would find for the caller.
+CLOUDS_YAML ?= $(or $(OS_CLIENT_CONFIG_FILE),$(firstword $(wildcard clouds.yaml $(HOME)/.config/openstack/clouds.yaml /etc/openstack/clouds.yaml)))
+IN_CLOUD = BEAMDESK_CLOUD=openstack BEAMDESK_OPENSTACK__CLOUD='$(CLOUD)' $(if $(CLOUDS_YAML),OS_CLIENT_CONFIG_FILE='$(abspath $(CLOUDS_YAML))')
 REAL := root or postgres or browser or desktop or openstack
 
 .PHONY: help up down status dev check format test test-openstack test-openstack-vm vm-image cloud-up cloud-down bench clean
@@ -14,9 +17,9 @@ REAL := root or postgres or browser or desktop or openstack
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: ## install what is missing (root once), start Beamdesk, print the address
-	@$(SUDO) env BEAMDESK_PREFIX=$(PREFIX) deploy/setup runtime
-	@$(SUDO) $(PREFIX)/venv/bin/beamdesk up --detach
+up: ## install what is missing (root once), start Beamdesk, print the address; CLOUD=name: desktops on that cloud of clouds.yaml
+	@$(SUDO) env BEAMDESK_PREFIX=$(PREFIX) deploy/setup $(if $(CLOUD),cloud,runtime)
+	@$(SUDO) $(if $(CLOUD),env $(IN_CLOUD)) $(PREFIX)/venv/bin/beamdesk up --detach
 
 down: ## stop everything that `make up` started
 	@$(SUDO) $(PREFIX)/venv/bin/beamdesk down
