@@ -35,6 +35,9 @@ from beamdesk.ports.catalog import Catalog
 from beamdesk.ports.cloud import Cloud
 from beamdesk.ports.files import ExperimentFiles
 from beamdesk.ports.identity import PasswordSignIn
+from beamdesk.ports.placing import HostSource
+from beamdesk.scheduling.host import HostFacts
+from beamdesk.scheduling.wire import read_snapshot
 from beamdesk.settings import Settings
 from beamdesk.telemetry import configure_logging
 
@@ -120,7 +123,13 @@ def open_cloud(settings: Settings) -> Cloud:
         return OpenStackCloud(settings.openstack.config(), settings.read_deployment_id())
     from beamdesk.adapters.fake.cloud import FakeCloud
 
-    return FakeCloud(SystemClock(), world=_fake_world(settings))
+    return FakeCloud(SystemClock(), world=_fake_world(settings), places=_fake_hosts(settings))
+
+
+def _fake_hosts(settings: Settings) -> Callable[[], tuple[HostFacts, ...]] | None:
+    """Return the reader of the fake cloud's hosts, where a file describes them: a scheduling snapshot, read anew each time."""
+    path = settings.app_dir / "fake-hosts.json"
+    return (lambda: read_snapshot(path.read_bytes()).snapshot.hosts) if path.exists() else None
 
 
 def _fake_world(settings: Settings) -> FileWorld:
@@ -186,6 +195,7 @@ async def open_app(settings: Settings, cloud: Cloud) -> AsyncIterator[App]:
                 portal_origin=settings.origin,
                 console=console,
                 guest_site=guest_site(settings),
+                hosts=cloud.hosts if isinstance(cloud, HostSource) else None,
             )
     finally:
         await store.close()

@@ -17,6 +17,8 @@ from beamdesk.ports.catalog import Catalog
 from beamdesk.ports.clock import Clock, Secrets
 from beamdesk.ports.identity import PasswordSignIn
 from beamdesk.ports.store import Store
+from beamdesk.scheduling.host import HostFacts
+from beamdesk.scheduling.policy import DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class SiteRules:
     login_ttl: timedelta = timedelta(hours=12)
     session_ttl: timedelta = timedelta(hours=24)
     srm: SrmRules = field(default_factory=SrmRules)
+    policy: str = DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class App:
     ``capacity`` returns what desktops may use in total, None where the cloud decides; it raises NotSupported where none can run.
     ``portal_origin`` is the only origin whose pages may change something with the portal's cookie. ``console`` reads the last
     lines of a server's console for operators. ``guest_site``: what desktops become when they enrol.
+    ``hosts``: those among which we choose, None where the cloud does.
     """
 
     store: Store
@@ -54,3 +58,4 @@ class App:
     console: Callable[[ServerId], Awaitable[str]] | None = None
     guest_site: GuestSite = field(default_factory=GuestSite)
     limits: Limits = field(default_factory=Limits)
+    hosts: Callable[[], Awaitable[tuple[HostFacts, ...]]] | None = None

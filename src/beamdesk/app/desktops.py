@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from beamdesk.app.audit import audited
 from beamdesk.app.context import App
 from beamdesk.app.logins import Caller
+from beamdesk.app.promises import fits_no_host, refuse_to_run_into_a_booking
 from beamdesk.app.views import DesktopView, flavor_of, image_of, view_desktop, view_desktops
 from beamdesk.domain.catalog import Flavor, Image, Resources
 from beamdesk.domain.desktop import Desired, Desktop, Phase, Reason
@@ -21,7 +22,14 @@ from beamdesk.domain.person import Person, Role
 from beamdesk.domain.policy import Action, allowed_actions, may_apply, over_quota
 from beamdesk.ports.store import Transaction
 
-_RESOURCE_WORDS = {"desktops": "number of desktops", "vcpus": "CPUs", "memory_mib": "memory", "disk_gib": "disk", "gpus": "GPUs"}
+_RESOURCE_WORDS = {
+    "desktops": "number of desktops",
+    "vcpus": "CPUs",
+    "memory_mib": "memory",
+    "disk_gib": "disk",
+    "gpus": "GPUs",
+    "together": "of it in one place",
+}
 _KEY = re.compile(r"[\x21-\x7e]{1,128}\Z")
 
 
@@ -114,6 +122,9 @@ async def _refuse_what_never_fits(app: App, flavor: Flavor) -> None:
     if total is not None and (lacking := total.lacks_for(flavor.resources)):
         words = " and ".join(_RESOURCE_WORDS[name] for name in lacking)
         raise Invalid(f"This site has too little {words} for this size, even when empty. Choose a smaller one.", field="flavor")
+    if app.hosts is not None and (lacking := await fits_no_host(app, flavor.resources)):
+        words = " and ".join(_RESOURCE_WORDS[name] for name in lacking)
+        raise Invalid(f"No host of this site could ever run this size: too little {words}. Choose a smaller one.", field="flavor")
 
 
 async def _insert(
@@ -267,6 +278,8 @@ async def _intend(
                 await tx.desktops.lock_usage(desktop.owner, experiment.id)
                 await _check_quota(app, tx, desktop.owner, experiment.id, desktop.resources, new_desktops=0)
             lease = max(desktop.lease_ends_at, now + app.rules.lease.initial)
+            if desktop.admitted:
+                await refuse_to_run_into_a_booking(tx, desktop, lease, now)
         reason = Reason.USER if desktop.owner == person.id else Reason.OPERATOR
         desktop = await tx.desktops.change_intent(
             desktop_id, now=now, desired=desired, reason=reason, lease_ends_at=lease, expected_version=if_version
@@ -309,6 +322,7 @@ async def extend(app: App, caller: Caller, desktop_id: DesktopId, *, if_version:
             raise Conflict("This desktop is being deleted.")
         if not can_extend(app.rules.lease, desktop.lease_ends_at, now):
             raise Conflict("The lease already ends as late as this site allows. Extend it again nearer to its end.")
+        await refuse_to_run_into_a_booking(tx, desktop, ends_at, now)
         desktop = await tx.desktops.change_intent(desktop_id, now=now, lease_ends_at=ends_at, expected_version=if_version)
         data = {"lease_ends_at": ends_at.isoformat()}
         await tx.events.add(now, NewEvent(EventKind.DESKTOP_EXTENDED, person.id, desktop_id, desktop.owner, experiment.id, data))

@@ -12,12 +12,22 @@ Contract (tests/contract/test_cloud_contract.py runs on every driver):
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.domain.server import Observation, Server, ServerStatus
 
-__all__ = ["Capacity", "Cloud", "Observation", "Server", "ServerAccount", "ServerMount", "ServerSpec", "ServerStatus"]
+__all__ = [
+    "Capacity",
+    "Cloud",
+    "Observation",
+    "Server",
+    "ServerAccount",
+    "ServerMount",
+    "ServerOperations",
+    "ServerSpec",
+    "ServerStatus",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,7 @@ class ServerSpec:
 
     ``flavor_ref``: the flavor's id on offer, for clouds that have flavors of their own. ``experiment``: decides the project where
     experiments have projects. ``beamline``: the beamline whose networks the server may reach now; empty outside the slot.
+    ``host``, ``cards``: where we placed it, for drivers that let us choose; empty = the driver's choice.
     """
 
     desktop_id: DesktopId
@@ -60,6 +71,8 @@ class ServerSpec:
     flavor_ref: str = ""
     experiment: str = ""
     beamline: str = ""
+    host: str = ""
+    cards: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +120,29 @@ class Cloud(Protocol):
 
     async def close(self) -> None:
         """Release connections."""
+
+
+@runtime_checkable
+class ServerOperations(Protocol):
+    """What some drivers can do with a server besides. Each returns once the cloud accepted it; CloudRefused where it makes no sense."""
+
+    async def shelve_server(self, server_id: ServerId) -> None:
+        """Give the host's share back and keep the disk; shelved already is success."""
+
+    async def unshelve_server(self, server_id: ServerId) -> None:
+        """Bring a shelved server back; running already is success."""
+
+    async def rebuild_server(self, server_id: ServerId, spec: ServerSpec) -> None:
+        """Give the server a fresh root disk of ``spec.image_ref`` and its guest a new nonce; address and home stay."""
+
+    async def snapshot_server(self, server_id: ServerId, name: str) -> str:
+        """Make an image of the server's disk; return the cloud's name of it."""
+
+    async def resize_server(self, server_id: ServerId, spec: ServerSpec) -> None:
+        """Move the server to the size ``spec.flavor_ref``."""
+
+    async def confirm_resize(self, server_id: ServerId) -> bool:
+        """Make a resize final; tell whether there was one to confirm."""
+
+    async def console_url(self, server_id: ServerId) -> str:
+        """Return the address of the server's screen, to be shown to operators only. Raises NotSupported where there is none."""

@@ -20,6 +20,7 @@ from beamdesk.domain.ids import DesktopId, EventId, ExperimentId, PersonId, Serv
 from beamdesk.domain.person import Person
 from beamdesk.domain.policy import Usage
 from beamdesk.domain.session import Login, Session, Ticket
+from beamdesk.ports.placing import Placing
 from beamdesk.ports.srm import Srm
 from beamdesk.protocol.guest import Step
 
@@ -328,6 +329,10 @@ class Transaction(Protocol):
     @property
     def srm(self) -> Srm:
         """Hosts and devices as their agents report them."""
+
+    @property
+    def placing(self) -> Placing:
+        """Where desktops are placed, what was decided, what is booked."""
 
 
 class Store(Protocol):

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from beamdesk.app.placements import release
 from beamdesk.domain.decision import Decision
 from beamdesk.domain.desktop import Desktop, Phase
 from beamdesk.domain.errors import StaleWrite
@@ -37,6 +38,8 @@ async def apply_decision(store: Store, claimed: Claimed, decision: Decision, now
         if decision.forget_guest:
             await tx.guests.remove(before.id)
         await _intend(tx, before, decision, now)
+        if before.admitted and (decision.remove or not after.admitted):
+            await release(tx, before.id, now)
         if decision.remove:
             applied = await tx.desktops.remove(claimed, now)
         else:
@@ -64,11 +67,17 @@ async def _intend(tx: Transaction, before: Desktop, decision: Decision, now: dat
     await tx.events.add(now, NewEvent(EventKind.DESKTOP_INTENT, None, before.id, before.owner, before.experiment, data))
 
 
-async def follow_the_wait(tx: Transaction, desktop: Desktop, now: datetime) -> None:
-    """Move the lease by the time spent in the waiting line: waiting for a place must not eat up the time in it."""
+def after_the_wait(desktop: Desktop, now: datetime) -> datetime:
+    """Return the lease's end if the desktop started now: waiting for a place must not eat up the time in it."""
     waited = now - (desktop.queued_at or now)
-    if waited > _SHORT_WAIT:
-        await tx.desktops.change_intent(desktop.id, now=now, lease_ends_at=max(desktop.lease_ends_at, now) + waited)
+    return max(desktop.lease_ends_at, now) + waited if waited > _SHORT_WAIT else desktop.lease_ends_at
+
+
+async def follow_the_wait(tx: Transaction, desktop: Desktop, now: datetime) -> None:
+    """Move the lease by the time spent in the waiting line."""
+    ends_at = after_the_wait(desktop, now)
+    if ends_at != desktop.lease_ends_at:
+        await tx.desktops.change_intent(desktop.id, now=now, lease_ends_at=ends_at)
 
 
 def _events(before: Desktop, decision: Decision) -> list[NewEvent]:

@@ -12,6 +12,7 @@ import structlog
 from beamdesk.ports.clock import Clock, Secrets
 from beamdesk.ports.cloud import Cloud
 from beamdesk.ports.store import Claimed, Store
+from beamdesk.reconcile.placing import Placer
 from beamdesk.reconcile.rules import ReconcileRules
 from beamdesk.reconcile.sweeper import Sweeper
 from beamdesk.reconcile.worker import Worker
@@ -103,10 +104,11 @@ async def run(
     stop: asyncio.Event,
     *,
     hint: Hint | None = None,
+    placer: Placer | None = None,
 ) -> None:
-    """Reconcile until ``stop``; passes that have begun are finished."""
+    """Reconcile until ``stop``; passes that have begun are finished. ``placer``: where the driver lets us choose hosts."""
     hint = hint or Hint()
-    loop = _Loop(Worker(store, cloud, clock, secrets, rules), clock, rules, hint)
+    loop = _Loop(Worker(store, cloud, clock, secrets, rules, placer), clock, rules, hint)
     sweeper = Sweeper(store, cloud, clock, rules)
 
     async def listen() -> None:

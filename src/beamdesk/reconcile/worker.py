@@ -26,6 +26,7 @@ from beamdesk.ports.clock import Clock, Secrets
 from beamdesk.ports.cloud import Cloud, ServerAccount, ServerMount, ServerSpec
 from beamdesk.ports.store import Claimed, Store
 from beamdesk.reconcile.apply import ClaimLost, apply_decision, follow_the_wait
+from beamdesk.reconcile.placing import Placer
 from beamdesk.reconcile.rules import ReconcileRules
 
 log = structlog.get_logger("beamdesk.reconcile")
@@ -35,8 +36,11 @@ T = TypeVar("T")
 class Worker:
     """Processes claimed desktops. Any number of workers, in any number of processes, share the work."""
 
-    def __init__(self, store: Store, cloud: Cloud, clock: Clock, secrets: Secrets, rules: ReconcileRules) -> None:
+    def __init__(
+        self, store: Store, cloud: Cloud, clock: Clock, secrets: Secrets, rules: ReconcileRules, placer: Placer | None = None
+    ) -> None:
         self._store = store
+        self._placer = placer
         self._cloud = cloud
         self._clock = clock
         self._secrets = secrets
@@ -90,6 +94,8 @@ class Worker:
     async def _admit(self, claimed: Claimed, observed: Observed) -> tuple[Claimed, Observed, Decision]:
         """Ask for the desktop's share of capacity, and decide again with the answer."""
         desktop = claimed.desktop
+        if self._placer is not None:
+            return await self._admit_to_a_host(self._placer, claimed, observed)
         try:
             total = await self._total()
         except CloudError as error:
@@ -101,6 +107,18 @@ class Worker:
             observed = replace(observed, place=await self._queue(claimed, total))
         if not observed.never_fits and observed.place is None:
             claimed = replace(claimed, desktop=replace(desktop, admitted=True))
+        return claimed, observed, self._decide(claimed.desktop, observed)
+
+    async def _admit_to_a_host(self, placer: Placer, claimed: Claimed, observed: Observed) -> tuple[Claimed, Observed, Decision]:
+        try:
+            hosts = await self._ask(placer.hosts())
+            place, never = await placer.admit(self._store, claimed, hosts, self._clock.now())
+        except CloudError as error:
+            observed = replace(observed, servers=None, cloud_error=error.message)
+            return claimed, observed, self._decide(claimed.desktop, observed)
+        observed = replace(observed, place=place, never_fits=never)
+        if not never and place is None:
+            claimed = replace(claimed, desktop=replace(claimed.desktop, admitted=True))
         return claimed, observed, self._decide(claimed.desktop, observed)
 
     async def _queue(self, claimed: Claimed, total: Resources) -> QueuePlace | None:
@@ -170,6 +188,8 @@ class Worker:
         """Write down the guest that the server will become, before there is a server; return the order for it."""
         desktop, now, timings = claimed.desktop, self._clock.now(), self._rules.timings
         nonce = self._secrets.token()
+        hosts = await self._placer.hosts() if self._placer is not None else ()
+        placement = None
         guest = Guest(
             desktop.id,
             nonce_hash=hash_secret(nonce),
@@ -185,6 +205,8 @@ class Worker:
             await tx.guests.put(guest)  # guest before desktop, as everywhere: no deadlock
             if not await tx.desktops.renew(claimed, now + self._rules.claim):
                 raise ClaimLost
+            if self._placer is not None:
+                placement = await self._placer.placement(tx, desktop, hosts, now)
         account = ServerAccount(person.login, person.uid, person.uid, (experiment.gid,), person.full_name)
         return ServerSpec(
             desktop_id=desktop.id,
@@ -202,4 +224,6 @@ class Worker:
             flavor_ref=desktop.flavor,
             experiment=experiment.id,
             beamline=experiment.beamline if experiment.starts <= now < experiment.ends else "",
+            host=placement.host if placement is not None else "",
+            cards=placement.cards if placement is not None else (),
         )

@@ -69,6 +69,17 @@ def add(table: HostTable, booking: Booking, now: float) -> None:
         table.touch(row)
 
 
+def restore(table: HostTable, booking: Booking) -> None:
+    """Write a booking that exists already, whether or not it can be kept: it must not be given to others meanwhile."""
+    with table.lock:
+        table.bookings[booking.id] = booking
+        row = table.row.get(booking.host)
+        if row is not None:
+            table.booked.setdefault(row, []).append(booking)
+            table.touch(row)
+        table.promised()
+
+
 def short(asked: int, free: int) -> bool:
     """Tell whether too little is free. Who asks for nothing is not short of it, even where more is lent than there is."""
     return asked > 0 and free < asked

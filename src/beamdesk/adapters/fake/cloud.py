@@ -17,6 +17,8 @@ from beamdesk.domain.errors import CloudError, CloudRefused, CloudUnavailable
 from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.ports.clock import Clock
 from beamdesk.ports.cloud import Capacity, Observation, Server, ServerSpec, ServerStatus
+from beamdesk.scheduling.cards import Card, CardMode
+from beamdesk.scheduling.host import HostFacts
 
 STALE_S = 0.9
 """How old a stale listing is: less than the second that must lie between two absences."""
@@ -68,6 +70,7 @@ class FakeCloud:
     """`beamdesk.ports.cloud.Cloud` in memory, or in a file that several processes share.
 
     ``images`` None = every image is known. ``racy``: two creations at once make two servers, as in a cloud without unique names.
+    ``places``: the hosts among which the scheduler chooses, None = one with all of the capacity.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class FakeCloud:
         racy: bool = False,
         address: Callable[[DesktopId], str] = fake_address,
         pause: Callable[[str, str], Awaitable[None]] = _no_pause,
+        places: Callable[[], tuple[HostFacts, ...]] | None = None,
     ) -> None:
         self.world = world or MemoryWorld()
         self.faults = faults or Faults()
@@ -94,6 +98,7 @@ class FakeCloud:
         self._racy = racy
         self._address = address
         self._pause = pause
+        self._places = places
         self._past: deque[tuple[float, tuple[Server, ...]]] = deque(maxlen=64)
 
     async def create_server(self, spec: ServerSpec) -> Server:
@@ -220,9 +225,26 @@ class FakeCloud:
         return "\n".join(text[-lines:] if lines else [])
 
     async def capacity(self) -> Capacity | None:
-        """Return the totals given at construction."""
+        """Return the totals given at construction, or those of the hosts."""
         await self._enter("capacity")
-        return self._capacity
+        if self._places is None:
+            return self._capacity
+        hosts = self._places()
+        return Capacity(
+            sum(host.cpu_milli for host in hosts) // 1000,
+            sum(host.memory_mib for host in hosts),
+            sum(host.disk_gib for host in hosts),
+            sum(len(host.cards) for host in hosts),
+        )
+
+    async def hosts(self) -> tuple[HostFacts, ...]:
+        """Return the hosts among which the scheduler chooses."""
+        await self._enter("hosts")
+        if self._places is not None:
+            return self._places()
+        total = self._capacity or DEFAULT_CAPACITY
+        cards = tuple(Card(f"fake:{number}", "Fake", 24576, 1024, 600, 1500, mode=CardMode.HOST) for number in range(total.gpus))
+        return (HostFacts("fake-1", 1000 * total.vcpus, total.memory_mib, total.disk_gib, cards),)
 
     async def close(self) -> None:
         """Nothing to release."""

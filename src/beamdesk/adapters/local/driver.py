@@ -25,8 +25,11 @@ from beamdesk.protocol.helper import (
     ServerState,
     Start,
 )
+from beamdesk.scheduling.cards import Card, CardMode
+from beamdesk.scheduling.host import HostFacts as Place
 
 _ANY_CARD = "any"
+_MODEL = "GPU"
 _STATUS = {
     ServerState.RUNNING: ServerStatus.ACTIVE,
     ServerState.STOPPED: ServerStatus.SHUTOFF,
@@ -36,10 +39,14 @@ _STATUS = {
 
 @dataclass(frozen=True, slots=True)
 class LocalCloud:
-    """Servers of one deployment on this machine. Starting takes about 0.1 s, stopping less than 1 s; nothing is polled."""
+    """Servers of one deployment on this machine. Starting takes about 0.1 s, stopping less than 1 s; nothing is polled.
+
+    ``name``: what the scheduler calls this machine.
+    """
 
     helper: HelperClient
     deployment_id: str
+    name: str = "this-machine"
 
     async def create_server(self, spec: ServerSpec) -> Server:
         """Start the desktop's container, or return the one that exists, in whatever state."""
@@ -89,10 +96,14 @@ class LocalCloud:
         Raises:
             NotSupported: it cannot isolate desktops; the text names what it lacks.
         """
+        host = await self._able_host()
+        return Capacity(host.vcpus, host.memory_mib, host.disk_gib, len(host.gpus))
+
+    async def _able_host(self) -> HostFacts:
         host = await self.host()
         if host.missing:
             raise NotSupported(f"No desktop can run on this machine: it lacks {', '.join(host.missing)}. Tell the operators.")
-        return Capacity(host.vcpus, host.memory_mib, host.disk_gib, len(host.gpus))
+        return host
 
     async def host(self) -> HostFacts:
         """Return what the helper says of this machine, with what it lacks for desktops (``missing``)."""
@@ -100,6 +111,16 @@ class LocalCloud:
         if host is None:
             raise CloudError("The helper's greeting is not understood.")
         return host
+
+    async def hosts(self) -> tuple[Place, ...]:
+        """Return this machine as the scheduler sees it. Its cards are driven by its own kernel; their models are not known here.
+
+        Raises:
+            NotSupported: it cannot isolate desktops; the text names what it lacks.
+        """
+        host = await self._able_host()
+        cards = tuple(Card(name, _MODEL, 0, 0, 0, 0, mode=CardMode.HOST) for name in host.gpus)
+        return (Place(self.name, 1000 * host.vcpus, host.memory_mib, host.disk_gib, cards),)
 
     async def close(self) -> None:
         """Do nothing: no connection is held."""
@@ -115,7 +136,7 @@ class LocalCloud:
                 vcpus=spec.vcpus,
                 memory_mib=spec.memory_mib,
                 disk_gib=spec.disk_gib,
-                gpus=(_ANY_CARD,) * spec.gpus,
+                gpus=spec.cards or (_ANY_CARD,) * spec.gpus,
                 nonce=spec.nonce,
             )
         except ValueError as error:

@@ -22,11 +22,13 @@ from beamdesk.scheduling.admission import Holder, Waiting, place_of
 
 _table = schema.desktop
 _columns = _table.c
-_ADMISSION_LOCK = 0x6265616D_00000002
+ADMISSION_LOCK = 0x6265616D_00000002
+"""Serialises all decisions about capacity on PostgreSQL; on SQLite the write lock does."""
 WORK_CHANNEL = "beamdesk_work"
 
 
-def _is_waiting() -> ColumnElement[bool]:
+def is_waiting() -> ColumnElement[bool]:
+    """Return the condition of standing in the waiting line."""
     return and_(_columns.phase == Phase.QUEUED, _columns.desired == Desired.RUNNING, _columns.admitted.is_(False))
 
 
@@ -43,7 +45,7 @@ class Claims(Tables):
 
     async def wake_waiting(self, now: datetime) -> int:
         """Make all rows in the waiting line due now."""
-        return await self._wake(_is_waiting(), now)
+        return await self._wake(is_waiting(), now)
 
     async def wake_silent(self, seen_before: datetime, now: datetime) -> int:
         """Make ready rows due whose guest was last seen before ``seen_before``."""
@@ -98,12 +100,12 @@ class Claims(Tables):
             LookupError: the claim was lost.
         """
         if not self._is_sqlite:  # SQLite: the write lock serialises
-            await self._connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADMISSION_LOCK})
+            await self._connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADMISSION_LOCK})
         desktop = claimed.desktop
         values: dict[str, Any] = {"queued_at": func.coalesce(_columns.queued_at, _time(now))}
         if not (await self._write(update(_table).where(*_proof(claimed)).values(**values))).rowcount:
             raise LookupError("the claim was lost")
-        mine = or_(_is_waiting(), _columns.id == desktop.id)
+        mine = or_(is_waiting(), _columns.id == desktop.id)
         line = await self._read(select(_table).where(mine).order_by(_columns.queued_at, _columns.created_at, _columns.id))
         holders = [Holder(_amounts(one.resources), one.lease_ends_at) for one in await self.holders() if one.id != desktop.id]
         waiting = [Waiting(row["id"], _amounts(desktop_from(row).resources)) for row in line]

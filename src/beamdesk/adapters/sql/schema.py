@@ -26,7 +26,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration; a test compares it with the scripts."""
 
 
@@ -327,3 +327,42 @@ srm_consumer = Table(
     Column("used_at", UtcTime),
 )
 """Programs that may read the scheduling snapshot (a nova-scheduler, say), each with its own credential."""
+
+placement = Table(
+    "placement",
+    metadata,
+    Column("desktop_id", Text, ForeignKey("desktop.id", ondelete="CASCADE"), primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("cards", JSON, nullable=False),
+    Column("node", Integer),
+    Column("at", UtcTime, nullable=False),
+)
+"""Host and cards of an admitted desktop."""
+
+decision = Table(
+    "decision",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("desktop_id", Text, ForeignKey("desktop.id", ondelete="CASCADE"), nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("verdicts", JSON, nullable=False),
+    Column("behind", Boolean, nullable=False),
+    Index("ix_decision_desktop", "desktop_id", "id"),
+)
+"""The newest few decisions about each desktop, in the form of `beamdesk.scheduling.wire`."""
+
+booking = Table(
+    "booking",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("experiment", Text, nullable=False),
+    Column("flavor", Text, nullable=False),
+    Column("starts", UtcTime, nullable=False),
+    Column("ends", UtcTime, nullable=False),
+    Column("parts", JSON, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("note", Text, nullable=False),
+    Index("ix_booking_ends", "ends"),
+)

@@ -14,6 +14,7 @@ from beamdesk.adapters.sql.events import SqlEvents
 from beamdesk.adapters.sql.guests import SqlGuests
 from beamdesk.adapters.sql.migrate import migrate
 from beamdesk.adapters.sql.people import SqlPeople
+from beamdesk.adapters.sql.placing import SqlPlacing
 from beamdesk.adapters.sql.sessions import SqlSessions
 from beamdesk.adapters.sql.srm import SqlSrm
 from beamdesk.adapters.sql.watch import watches
@@ -30,6 +31,7 @@ class SqlTransaction:
         self.events = SqlEvents(connection, writable=writable)
         self.people = SqlPeople(connection, writable=writable)
         self.srm = SqlSrm(connection, writable=writable)
+        self.placing = SqlPlacing(connection, writable=writable)
 
 
 class SqlStore:
