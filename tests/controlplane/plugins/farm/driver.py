@@ -49,7 +49,9 @@ class FarmDriver(fake.FakeDriver):
         """Take the host's kind, and the servers that it had before nova-compute was restarted."""
         super().init_host(host)
         self._kind = self._farm[host_number(host) % len(self._farm)]
-        self.resources = fake.Resources(self._kind["vcpus"], self._kind["memory_mb"], self.local_gb)
+        # What Placement is told (`update_provider_tree`) comes from these two, what Nova's tracker is told from `resources`.
+        self.vcpus, self.memory_mb = self._kind["vcpus"], self._kind["memory_mb"]
+        self.resources = fake.Resources(self.vcpus, self.memory_mb, self.local_gb)
         self._memory = self._faults.parent / "farm" / f"{host}.json"
         if self._memory.exists():
             for known in json.loads(self._memory.read_text()):
