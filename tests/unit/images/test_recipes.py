@@ -149,8 +149,9 @@ def test_the_recipes_of_this_repository_are_complete():
 
 def test_no_host_name_is_in_a_recipe():
     for path in (REPOSITORY / "deploy" / "images").rglob("*"):
-        if path.is_file() and path.suffix not in {".svg", ".lock"}:
-            assert not re.search(r"(https?|ftp)://", path.read_text()), path
+        if path.is_file() and path.suffix not in {".svg", ".lock", ".run"}:
+            text = re.sub(r"""xmlns(:\w+)?="[^"]*\"""", "", path.read_text())  # names, not addresses
+            assert not re.search(r"(https?|ftp)://", text), path
 
 
 def test_reading_is_quick_enough_for_every_start():

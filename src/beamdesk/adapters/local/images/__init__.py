@@ -19,7 +19,7 @@ Recipes
 Beside it, both optional: ``files/`` is copied over the root, then ``setup.sh`` runs inside it (``bash -eu``, no network).
 
 ``<image>/image.toml`` names its top ``layer``, ``order``, ``[title]``, ``[description]`` (``en``, ``zh``), ``beamlines`` and the
-``[[software]]`` that the catalogue shows.
+``[[software]]`` that the catalogue shows; ``default = false`` if it is only built when asked for.
 
 The cache
 ---------

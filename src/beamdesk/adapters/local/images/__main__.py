@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     recipes = Recipes(options.recipes, _PACKAGE)
     cache = Cache(options.cache)
     builder = Builder(recipes, cache, progress)
-    images = tuple(options.images) or recipes.image_ids()
+    images = tuple(options.images) or recipes.default_ids()
     try:
         return _COMMANDS[options.command](builder, cache, images)
     except ImageError as error:
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "command", choices=sorted(_COMMANDS), help="build what is missing, print content hashes, or remove unused layers"
     )
-    parser.add_argument("images", nargs="*", metavar="IMAGE", help="images by name (default: all)")
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="images by name (default: those that a deployment starts with)")
     parser.add_argument("--cache", type=Path, default=_CACHE, help=f"where layers are kept (default: {_CACHE})")
     parser.add_argument("--recipes", type=Path, default=_RECIPES, help="folder of the recipes")
     parser.add_argument("--json", action="store_true", help="report progress as one JSON object a line")

@@ -68,7 +68,10 @@ class Software:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image recipe: its layers from the top down to the base, and what the catalogue says of it."""
+    """One image recipe: its layers from the top down to the base, and what the catalogue says of it.
+
+    ``default`` false: built where it is asked for by name only, so that a first start does not wait for it.
+    """
 
     id: str
     order: int
@@ -77,6 +80,7 @@ class Image:
     description: Mapping[str, str]
     beamlines: tuple[str, ...]
     software: tuple[Software, ...]
+    default: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,10 @@ class Recipes:
         """Return the ids of all images, sorted."""
         return tuple(sorted(path.parent.name for path in self.folder.glob("*/image.toml")))
 
+    def default_ids(self) -> tuple[str, ...]:
+        """Return the ids of the images that are built unless others are named, sorted."""
+        return tuple(name for name in self.image_ids() if self.image(name).default)
+
     def image(self, image_id: str) -> Image:
         """Read one image and the layers below it.
 
@@ -122,6 +130,7 @@ class Recipes:
             description=_texts(data, "description", path),
             beamlines=tuple(str(item) for item in data.get("beamlines", [])),
             software=tuple(_software(item, path) for item in data.get("software", [])),
+            default=bool(data.get("default", True)),
         )
 
     def guest(self) -> Guest:
