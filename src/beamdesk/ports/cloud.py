@@ -124,7 +124,7 @@ class Cloud(Protocol):
 
 @runtime_checkable
 class ServerOperations(Protocol):
-    """What some drivers can do with a server besides. Each returns once the cloud accepted it; CloudRefused where it makes no sense."""
+    """What some drivers can do besides. All return once the cloud accepted it; CloudRefused where it makes no sense."""
 
     async def shelve_server(self, server_id: ServerId) -> None:
         """Give the host's share back and keep the disk; shelved already is success."""

@@ -46,10 +46,8 @@ class OpenStackCloud:
 
     async def start_server(self, server_id: ServerId, spec: ServerSpec) -> None:
         """Start a stopped server; running already is success."""
-        at = self._at(server_id)
-        if at is None:
-            raise CloudRefused("There is no such server.")
-        await at[0].start(at[1], spec)
+        place, uuid = self._existing(server_id)
+        await place.start(uuid, spec)
 
     async def stop_server(self, server_id: ServerId) -> None:
         """Stop the server; absent or stopped is success."""
@@ -87,6 +85,41 @@ class OpenStackCloud:
         at = self._at(server_id)
         return await at[0].console(at[1], lines) if at and lines > 0 else ""
 
+    async def shelve_server(self, server_id: ServerId) -> None:
+        """Give the host's share back and keep the disk."""
+        place, uuid = self._existing(server_id)
+        await place.operations.shelve(uuid)
+
+    async def unshelve_server(self, server_id: ServerId) -> None:
+        """Bring a shelved server back."""
+        place, uuid = self._existing(server_id)
+        await place.operations.unshelve(uuid)
+
+    async def rebuild_server(self, server_id: ServerId, spec: ServerSpec) -> None:
+        """Give the server a fresh root disk and its guest a new nonce."""
+        place, uuid = self._existing(server_id)
+        await place.operations.rebuild(uuid, spec)
+
+    async def snapshot_server(self, server_id: ServerId, name: str) -> str:
+        """Make an image of the server's disk; return its reference."""
+        place, uuid = self._existing(server_id)
+        return await place.operations.snapshot(uuid, name)
+
+    async def resize_server(self, server_id: ServerId, spec: ServerSpec) -> None:
+        """Move the server to another size."""
+        place, uuid = self._existing(server_id)
+        await place.operations.resize(uuid, spec)
+
+    async def confirm_resize(self, server_id: ServerId) -> bool:
+        """Make a resize final; tell whether there was one."""
+        place, uuid = self._existing(server_id)
+        return await place.operations.confirm_resize(uuid)
+
+    async def console_url(self, server_id: ServerId) -> str:
+        """Return the address of the server's screen."""
+        place, uuid = self._existing(server_id)
+        return await place.operations.console_url(uuid)
+
     async def capacity(self) -> Capacity | None:
         """Return what the projects' quotas allow; None where they limit nothing: the cloud itself refuses.
 
@@ -103,6 +136,12 @@ class OpenStackCloud:
         """Release the connections."""
         for place in self.places.values():
             place.close()
+
+    def _existing(self, server_id: ServerId) -> tuple[PlaceDriver, str]:
+        at = self._at(server_id)
+        if at is None:
+            raise CloudRefused("There is no such server.")
+        return at
 
     def _at(self, server_id: ServerId) -> tuple[PlaceDriver, str] | None:
         """Return where a server is; None for what this driver never gave out."""

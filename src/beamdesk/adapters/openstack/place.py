@@ -19,6 +19,7 @@ from beamdesk.adapters.openstack.firewall import Groups
 from beamdesk.adapters.openstack.homes import Volumes
 from beamdesk.adapters.openstack.lookups import Lookups
 from beamdesk.adapters.openstack.names import NONCE_KEY, Names, server_id
+from beamdesk.adapters.openstack.operations import Operations
 from beamdesk.adapters.openstack.ports import Ports, PortTaken
 from beamdesk.adapters.openstack.records import NovaServer, Port
 from beamdesk.adapters.openstack.servers import Servers
@@ -57,6 +58,7 @@ class PlaceDriver:
         self.lookups = Lookups(self.connection, config.flavors)
         self._config = config
         self._uses_volumes = config.homes.enabled or config.boot is Boot.CLONE
+        self.operations = Operations(self.connection, self.servers, self.lookups, config)
         self.watch = Watch(_Sight(self))
         self._making: dict[DesktopId, asyncio.Lock] = {}
 
