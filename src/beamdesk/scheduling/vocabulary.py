@@ -39,7 +39,19 @@ class Words:
 
 NAMES = tuple(field.name for field in fields(Words))
 SHOWN = frozenset(
-    {"title_en", "title_zh", "description_en", "description_zh", "software", "beamlines", "image", "flavor", "content_hash", "order"}
+    {
+        "title_en",
+        "title_zh",
+        "description_en",
+        "description_zh",
+        "software",
+        "beamlines",
+        "image",
+        "flavor",
+        "content_hash",
+        "order",
+        "format",
+    }
 )
 """Words of the catalogue beside ours in the same namespaces: they tell people what it is and ask for nothing."""
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beamdesk.adapters.local.images.recipes import Recipes
 from beamdesk.adapters.openstack.catalog_entries import aliases_of, gpus_of, read_flavors, read_images
+from beamdesk.adapters.vmimage.properties import glance_properties
 from beamdesk.domain.catalog import Image, Resources, Software
 from beamdesk.domain.text import Text
 
@@ -212,3 +215,15 @@ def test_a_malformed_flavor_is_left_out_with_its_reason(wrong: dict[str, Any], r
 
 def test_one_alias_named_twice_adds_up() -> None:
     assert aliases_of({"pci_passthrough:alias": "t4:1,t4:2"}) == {"t4": 3}
+
+
+@pytest.mark.parametrize("name", ["general", "imaging"])
+def test_what_the_image_builder_uploads_is_understood(name: str) -> None:
+    root = Path(__file__).parents[3]
+    recipe = Recipes(root / "deploy/images", root / "src/beamdesk").image(name)
+    offered, left = read_images([{"id": "1", "status": "active", **glance_properties(recipe, "abc")}])
+    assert not left
+    assert offered[0].title == Text(recipe.title["en"], recipe.title["zh"])
+    assert [one.name for one in offered[0].software] == [one.name for one in recipe.software]
+    assert all(one.description.zh for one in offered[0].software)
+    assert offered[0].beamlines == set(recipe.beamlines)
