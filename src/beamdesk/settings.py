@@ -104,6 +104,8 @@ class SrmSettings(_Section):
     clean_timeout_minutes: float = Field(gt=0, le=1440, default=20)
     clean_attempts: int = Field(ge=1, le=10, default=3)
     history_days: float = Field(gt=0, le=3660, default=14)
+    placement_cloud: str = ""
+    placement_region: str = ""
 
     def rules(self) -> SrmRules:
         """Return the domain object."""

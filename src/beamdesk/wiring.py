@@ -343,12 +343,29 @@ async def reconcile(settings: Settings, stop: asyncio.Event) -> None:
         call_timeout, claim = _patience(settings)
         rules = ReconcileRules(timings(settings), app.rules.lease, keep_events=keep, call_timeout=call_timeout, claim=claim)
         work = [main.run(app.store, cloud, app.clock, app.secrets, rules, stop), srm.run(app, stop)]
+        if settings.srm.placement_cloud:
+            work.append(_project(settings, app, stop))
         if settings.cloud == "fake":
             from beamdesk.adapters.fake.guest import FakeGuests
 
             work.append(FakeGuests(app.store, _fake_world(settings), app.clock, app.secrets).run(stop))
         await asyncio.gather(*work)
     await cloud.close()
+
+
+async def _project(settings: Settings, app: App, stop: asyncio.Event) -> None:
+    """Write SRM records into Placement, with the account of an entry of clouds.yaml that may write there."""
+    from beamdesk.adapters.openstack.config import GuestApi, OpenStackConfig, Place
+    from beamdesk.adapters.openstack.connection import Connection
+    from beamdesk.adapters.openstack_placement import worker
+
+    place = Place("placement", settings.srm.placement_cloud, "", settings.srm.placement_region)
+    config = OpenStackConfig((place,), GuestApi(""), clouds_yaml=settings.openstack.clouds_yaml, concurrency=2)
+    connection = Connection(place, config)
+    try:
+        await worker.run(app, connection, settings.read_deployment_id(), stop)
+    finally:
+        connection.close()
 
 
 async def gateway(settings: Settings, stop: asyncio.Event) -> None:

@@ -268,7 +268,10 @@ async def change_srm_host(app: Application, caller: SignedIn, name: HostPath, bo
 
 
 @router.delete(
-    "/srm/hosts/{name}", status_code=HTTPStatus.NO_CONTENT, responses=documented("forbidden", "conflict"), summary="Forget a host"
+    "/srm/hosts/{name}",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=documented("forbidden", "not_found", "conflict"),
+    summary="Forget a host",
 )
 async def remove_srm_host(app: Application, caller: SignedIn, name: HostPath) -> Response:
     """Forget a host with its history; its agent's credential is void. For operators."""
@@ -341,7 +344,7 @@ async def make_snapshot_consumer(app: Application, caller: SignedIn, body: NewCo
 @router.delete(
     "/scheduling/consumers/{name}",
     status_code=HTTPStatus.NO_CONTENT,
-    responses=documented("forbidden"),
+    responses=documented("forbidden", "not_found"),
     summary="Take the right to read the snapshot away",
 )
 async def remove_snapshot_consumer(app: Application, caller: SignedIn, name: HostPath) -> Response:
