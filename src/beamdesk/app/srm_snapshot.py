@@ -10,6 +10,7 @@ import hmac
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import timedelta
 from hashlib import sha256
 
 import structlog
@@ -27,6 +28,8 @@ from beamdesk.scheduling.host import HostFacts, NumaNode
 from beamdesk.scheduling.state import HostTable
 from beamdesk.scheduling.wire import publish, write_snapshot
 
+TOUCH_EVERY = timedelta(minutes=1)
+"""A reader that asks every few seconds costs no write each time."""
 _LOG = structlog.get_logger("beamdesk.srm")
 
 
@@ -79,6 +82,10 @@ async def core_hosts(app: App) -> tuple[HostFacts, ...]:
     """Return all hosts that reported, as the core's facts, with the states of their cards as they are now."""
     async with app.store.begin() as tx:
         hosts, devices = await tx.srm.hosts(), await tx.srm.devices()
+    return _hosts(app, hosts, devices)
+
+
+def _hosts(app: App, hosts: Iterable[HostRecord], devices: Iterable[DeviceRecord]) -> tuple[HostFacts, ...]:
     of: dict[str, list[DeviceRecord]] = {}
     for device in devices:
         of.setdefault(device.host, []).append(device)
@@ -88,13 +95,13 @@ async def core_hosts(app: App) -> tuple[HostFacts, ...]:
 
 async def core_table(app: App) -> HostTable:
     """Return the state as a table of the core: used cards are claims of their holders."""
-    hosts = await core_hosts(app)
     async with app.store.begin() as tx:
-        devices = await tx.srm.devices()
-    known = {host.name for host in hosts}
+        hosts, devices = await tx.srm.hosts(), await tx.srm.devices()
+    facts = _hosts(app, hosts, devices)
+    known = {host.name for host in facts}
     used = [device for device in devices if device.state is CardState.USED and device.present and device.host in known]
     taken = {(device.host, device.address) for device in used}
-    table = HostTable([_as_if_free(host, taken) for host in hosts])
+    table = HostTable([_as_if_free(host, taken) for host in facts])
     for claim in _claims(used):
         restore(table, claim)
     return table
@@ -133,12 +140,14 @@ async def snapshot(app: App, credential: str, *, address: str) -> tuple[str, str
     if known is None or not hmac.compare_digest(known[1], digest):
         _take(app, "stranger", address)
         raise NotSignedIn("No program has this credential (any more).")
-    _take(app, "snapshot", known[0])
-    async with app.store.begin(write=True) as tx:
-        await tx.srm.touch_consumer(known[0], now)
-    table = await core_table(app)
-    tag = sha256(write_snapshot(publish(table, 0.0)).encode()).hexdigest()[:32]
-    return write_snapshot(publish(table, now.timestamp())), f'"{tag}"'
+    name, _hash, used_at = known
+    _take(app, "snapshot", name)
+    if used_at is None or now - used_at >= TOUCH_EVERY:
+        async with app.store.begin(write=True) as tx:
+            await tx.srm.touch_consumer(name, now)
+    published = publish(await core_table(app), 0.0)
+    tag = sha256(write_snapshot(published).encode()).hexdigest()[:32]
+    return write_snapshot(replace(published, at=now.timestamp())), f'"{tag}"'
 
 
 def _take(app: App, kind: str, key: str) -> None:

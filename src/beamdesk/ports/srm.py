@@ -56,8 +56,8 @@ class Srm(Protocol):
     async def put_consumer(self, name: str, token_hash: bytes, created_by: str, now: datetime) -> None:
         """Let a program read the snapshot, with a new credential if it has one already."""
 
-    async def consumer_by_token(self, token_hash: bytes) -> tuple[str, bytes] | None:
-        """Return name and stored hash of the program that holds this credential."""
+    async def consumer_by_token(self, token_hash: bytes) -> tuple[str, bytes, datetime | None] | None:
+        """Return name, stored hash and last use of the program that holds this credential."""
 
     async def consumers(self) -> tuple[tuple[str, datetime, datetime | None], ...]:
         """Return name, when it was made and when it was last used, of all."""

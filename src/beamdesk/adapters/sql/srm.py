@@ -126,10 +126,10 @@ class SqlSrm(Tables):
         values = {"name": name, "token_hash": token_hash, "created_by": created_by, "created_at": now, "used_at": None}
         await self._upsert(_consumer, "name", values)
 
-    async def consumer_by_token(self, token_hash: bytes) -> tuple[str, bytes] | None:
-        """Return name and stored hash of the program that holds this credential."""
+    async def consumer_by_token(self, token_hash: bytes) -> tuple[str, bytes, datetime | None] | None:
+        """Return name, stored hash and last use of the program that holds this credential."""
         row = await self._read_one(select(_consumer).where(_consumer.c.token_hash == token_hash))
-        return (row["name"], bytes(row["token_hash"])) if row else None
+        return (row["name"], bytes(row["token_hash"]), row["used_at"]) if row else None
 
     async def consumers(self) -> tuple[tuple[str, datetime, datetime | None], ...]:
         """Return name, when it was made and when it was last used, of all."""
