@@ -15,6 +15,7 @@ from beamdesk.plugins.nova.engine import Engine
 from beamdesk.plugins.nova.journal import Entry, Journal, dump, entries, load
 from beamdesk.plugins.nova.options import Options
 from beamdesk.plugins.nova.seen import look, offers
+from beamdesk.plugins.nova.show import main as show
 from beamdesk.scheduling.decide import same_again
 from beamdesk.scheduling.errors import Malformed
 from novakit import Site, card, flavor, host, spec
@@ -87,6 +88,26 @@ def test_a_full_disk_or_a_link_never_stops_a_decision(tmp_path: Path, caplog: py
     ask(one, site, 2, devices=0)
     assert not target.exists()
     assert caplog.text.count("cannot be written") == 1
+
+
+def test_decisions_are_shown_in_words(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    site = Site([host("a", cards=(card(0), card(1))), host("b")])
+    one = engine(site, kept)
+    ask(one, site, 1)
+    one.refuse("server-2", 1, "Unknown extra spec beamdesk:x.")
+    assert show([str(kept)]) == 0
+    assert [line.split("  ", 1)[1] for line in capsys.readouterr().out.splitlines()] == [
+        "5b1b1f5e-0000-4000-8000-000000000001  a",
+        "server-2  refused: Unknown extra spec beamdesk:x.",
+    ]
+    assert show([str(kept), "5b1b1f5e-0000-4000-8000-000000000001"]) == 0
+    told = capsys.readouterr().out
+    assert "by the records of the cards" in told
+    assert "cards: 0000:10:00.0" in told
+    assert "1. a  " in told
+    assert "   1 hosts: the request leaves this host out" in told or "such cards" in told
+    assert show([str(kept), "nobody"]) == 1
+    assert show([]) == 2
 
 
 @pytest.mark.parametrize("line", ["", "{}", "[]", '{"v": 2}', dump(Entry(1.0, "s")).replace('"at": 1.0', '"at": "x"')])

@@ -190,6 +190,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     )
     try:
         with ControlPlane(folder / "plane", options, say=print) as plane, plane.connect() as cloud:
+            # Neutron 29 lists no ports ('Port' has no attribute 'port_forwardings') until something else was asked of its database.
+            assert list(cloud.network.networks())
             made = Stage(plane, api, journal, cloud, table)
             for name, (vcpus, memory, specs) in WORDS.items():
                 flavor = cloud.compute.create_flavor(name=name, vcpus=vcpus, ram=memory, disk=1)
