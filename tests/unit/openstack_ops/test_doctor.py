@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +13,10 @@ from beamdesk.adapters.openstack.config import Firewall, GuestApi, OpenStackConf
 from beamdesk.adapters.openstack.doctor import Check, Finding, Outcome, Verdict, examine, ok, wrong
 from beamdesk.adapters.openstack.doctor_access import rights, services
 from beamdesk.adapters.openstack.doctor_compute import nova_services, quota, wanted
+from beamdesk.adapters.openstack.doctor_host import CHECKS as HOST_CHECKS
 from beamdesk.adapters.openstack.doctor_network import user_data
 from beamdesk.adapters.openstack.doctor_probe import Access, Denied, Probe
-from beamdesk.adapters.openstack.doctor_run import CLOUD_CHECKS
+from beamdesk.adapters.openstack.doctor_run import CLOUD_CHECKS, settings_finding
 from beamdesk.adapters.openstack.errors import Service
 from beamdesk.cli.openstack import report
 from beamdesk.domain.errors import CloudUnavailable
@@ -184,5 +187,13 @@ async def test_facts_from_a_cloud_do_not_drive_the_terminal() -> None:
 
 
 def test_every_check_has_an_id_of_its_own_and_is_in_the_reference() -> None:
-    ids = [check.id for check in CLOUD_CHECKS]
+    ids = [check.id for check in (*CLOUD_CHECKS, *HOST_CHECKS)] + [settings_finding(None).id]
     assert len(set(ids)) == len(ids)
+    page = (Path(__file__).parents[3] / "docs/reference/doctor.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `([a-z]+\.[a-z-]+)` \|", page, re.MULTILINE) == [ids[-1], *ids[:-1]]
+
+
+def test_the_reference_says_what_stops_a_start() -> None:
+    page = (Path(__file__).parents[3] / "docs/reference/doctor.md").read_text(encoding="utf-8")
+    stops = re.findall(r"^\| `([a-z]+\.[a-z-]+)` \| yes \|", page, re.MULTILINE)
+    assert stops == ["settings.openstack", *(check.id for check in CLOUD_CHECKS if check.blocks)]

@@ -116,7 +116,8 @@ class OpenStackCatalog:
 
     def _tell(self, left: frozenset[LeftOut]) -> None:
         for one in sorted(left - self._told, key=lambda it: (it.kind, it.name, it.ref)):
-            log.warning("catalog.left_out", kind=one.kind, name=one.name, ref=one.ref, reason=one.reason)
+            say = log.info if one.replaced else log.warning
+            say("catalog.left_out", kind=one.kind, name=one.name, ref=one.ref, reason=one.reason)
         self._told = left
 
 

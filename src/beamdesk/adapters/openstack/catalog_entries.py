@@ -11,7 +11,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from beamdesk.domain.catalog import Flavor, Image, Resources, Software
@@ -32,12 +32,16 @@ _MOST_GPUS = 64
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Something that wants to be in the catalogue and is not. ``kind``: image or flavor; ``ref``: the cloud's id."""
+    """Something that wants to be in the catalogue and is not. ``kind``: image or flavor; ``ref``: the cloud's id.
+
+    ``replaced``: nothing is wrong with it, a newer one took its place.
+    """
 
     kind: str
     name: str
     ref: str
     reason: str
+    replaced: bool = False
 
 
 def read_images(entries: Iterable[Raw]) -> tuple[tuple[Image, ...], tuple[LeftOut, ...]]:
@@ -57,7 +61,8 @@ def read_images(entries: Iterable[Raw]) -> tuple[tuple[Image, ...], tuple[LeftOu
             continue
         if image.id in read:
             newer = read[image.id][0]
-            left.append(_left("image", entry, f"a newer image of the name {image.id} is on offer ({newer})"))
+            reason = f"a newer image of the name {image.id} is on offer ({newer})"
+            left.append(replace(_left("image", entry, reason), replaced=True))
         else:
             read[image.id] = (str(entry.get("id", "")), order, image)
     shown = sorted(read.values(), key=lambda one: (one[1], one[2].id))

@@ -16,18 +16,23 @@ async def _images(probe: Probe) -> list[Raw]:
 
 
 async def offered(probe: Probe) -> Outcome:
-    """Examine whether there are images for the catalogue, and none that is left out of it for a mistake."""
-    images, left = read_images(await _images(probe))
-    facts = [f"{one.id}: {one.title.en} ({one.ref})" for one in images]
-    replaced = [one for one in left if one.reason.startswith("a newer image")]
-    mistakes = [one for one in left if one not in replaced]
-    facts += [f"left out: {one.name} ({one.ref}): {one.reason}" for one in (*mistakes, *replaced)]
+    """Examine whether there are images for the catalogue."""
+    images, _ = read_images(await _images(probe))
     if not images:
         return missing(
             "Build and upload one (docs/howto/make-an-image.md), or mark one: openstack image set IMAGE --property "
             "beamdesk_image=NAME --property beamdesk_title_en=TITLE",
-            *(facts or ["no image has the property beamdesk_image"]),
+            "no active image with the property beamdesk_image is on offer",
         )
+    return ok(*(f"{one.id}: {one.title.en} ({one.ref})" for one in images))
+
+
+async def left_out(probe: Probe) -> Outcome:
+    """Examine whether an image that wants to be on offer is left out for a mistake; one that was replaced is none."""
+    _, left = read_images(await _images(probe))
+    replaced = [one for one in left if one.replaced]
+    mistakes = [one for one in left if not one.replaced]
+    facts = [f"{one.name} ({one.ref}): {one.reason}" for one in (*mistakes, *replaced)]
     if mistakes:
         return wrong("Correct the properties that the reasons name, or take beamdesk_image away.", *facts)
     return ok(*facts)
@@ -83,5 +88,6 @@ def _weak(image: Raw, *, gpus: bool) -> list[str]:
 
 CHECKS: tuple[CloudCheck, ...] = (
     Check("images.offered", "Images are on offer", offered, blocks=True),
+    Check("images.left-out", "No image is left out for a mistake", left_out),
     Check("images.form", "The images have a form that starts", form),
 )

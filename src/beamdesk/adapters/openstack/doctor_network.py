@@ -140,8 +140,8 @@ async def ports(probe: Probe) -> Outcome:
 
 CHECKS: tuple[CloudCheck, ...] = (
     Check("network.network", "The desktops' network is there", network, blocks=True),
-    Check("network.addresses", "It has addresses left", addresses, blocks=True),
-    Check("network.ports", "The project may have more ports", ports, blocks=True),
+    Check("network.addresses", "It has addresses left", addresses),
+    Check("network.ports", "The project may have more ports", ports),
     Check("network.firewall", "Only the gateway reaches a desktop's stream", firewall),
     Check("network.agents", "Neutron's agents are alive", agents),
     Check("network.user-data", "A new desktop gets its user-data", user_data, blocks=True),
