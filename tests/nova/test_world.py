@@ -14,7 +14,7 @@ from beamdesk.plugins.nova.fetch import Held, follow
 from beamdesk.plugins.nova.journal import Journal
 from beamdesk.plugins.nova.options import Fallback, InvalidOption, Options
 from beamdesk.plugins.nova.seen import look, offers
-from beamdesk.scheduling.cards import CardState
+from beamdesk.scheduling.cards import CardMode, CardState, equal_size_vgpu
 from beamdesk.scheduling.wire import publish
 from novakit import Site, card, flavor, host, pool, spec
 
@@ -208,6 +208,14 @@ def test_aggregates_of_nova_are_the_aggregates_of_the_words() -> None:
     desk = Desk(site)
     assert desk.ask(flavor(beamdesk__aggregates="B7")).hosts == ("b",)
     assert desk.ask(flavor()).hosts == ("a", "c")
+
+
+def test_a_vgpu_profile_is_placed_by_the_records_beside_whole_cards_that_are_not_fit_for_it() -> None:
+    parts = card(1, mode=CardMode.VGPU, geometry=equal_size_vgpu("A10", {"A10-8Q": 3, "A10-24Q": 1}))
+    site = Site([host("mixed", cards=(card(0), parts)), host("whole", cards=(card(0),))])
+    site.states["mixed"].pools = [pool(card(0).address)]
+    verdict = Desk(site).ask(flavor(beamdesk__gpu_profile="A10-8Q", resources__VGPU="1"))
+    assert verdict.hosts == ("mixed",)
 
 
 def test_more_cards_than_any_host_has_is_said_at_once() -> None:

@@ -86,7 +86,7 @@ class Engine:
         """Decide; where Placement's offers cannot follow for some hosts, decide again without them."""
         decision = self._over(request, names, now)
         hosts = tuple(one.host for one in decision.ranking)
-        if request.cards is None or not hosts:
+        if request.cards is None or request.cards.profile is not None or not hosts:
             return self._verdict(decision, hosts, {})
         usable = self._usable(decision, offers, hosts)
         if without := [host for host in hosts if not usable[host]]:
