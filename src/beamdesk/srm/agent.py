@@ -55,6 +55,7 @@ class Agent:
         self._unanswered: Report | None = None
         self._cleanings: dict[str, clean.Cleaning] = {}
         self._results: dict[str, Cleaned] = {}
+        self._done: dict[str, str] = {}
         self._seen: Seen | None = None
         self._failures = 0
 
@@ -116,6 +117,7 @@ class Agent:
         delta.learn(self._told, report)
         for result in report.cleaned:
             self._results.pop(result.address, None)
+            self._done[result.address] = result.job
         return reply
 
     def _next(self) -> Report:
@@ -127,8 +129,8 @@ class Agent:
 
     def _obey(self, reply: ReportReply) -> None:
         for order in reply.clean:
-            known = self._cleanings.get(order.address)
-            if known is None and order.address not in self._results:
+            under_way = order.address in self._cleanings or order.address in self._results
+            if not under_way and self._done.get(order.address) != order.job:
                 self._clean(order)
 
     def _clean(self, order: CleanOrder) -> None:
