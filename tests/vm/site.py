@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -85,6 +86,18 @@ class Site:
     def console(self, desktop_id: str) -> str:
         path = self.machines / desktop_id / "console.log"
         return path.read_text(errors="replace") if path.exists() else ""
+
+    def stream_port(self, desktop_id: str) -> int:
+        return json.loads((self.machines / desktop_id / "server.json").read_text())["port"]
+
+    def enrol(self, nonce: str) -> int:
+        """Try a nonce from outside; return the guest API's status."""
+        trusted = ssl.create_default_context(cafile=self.folder / "ca.pem")
+        trusted.check_hostname = False  # the certificate names the address that machines see
+        answer = httpx2.post(
+            f"https://127.0.0.1:{self.guest_port}/guest/v1/enrol", json={"nonce": nonce}, verify=trusted, timeout=60
+        )
+        return answer.status_code
 
     def logs(self) -> str:
         return "\n".join(f"== {name}\n{(self.folder / f'{name}.log').read_text()[-3000:]}" for name in SERVICES)
