@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,6 +58,8 @@ class State:
     vcpus_used: int = 0
     ram_used: int = 0
     num_instances: int = 0
+    instances: dict[str, Any] = field(default_factory=dict)
+    updated: datetime | None = None
     cpu_allocation_ratio: float = 1.0
     ram_allocation_ratio: float = 1.0
     aggregates: tuple[Any, ...] = ()
@@ -124,6 +127,8 @@ class Site:
         state.vcpus_used += request.flavor.vcpus
         state.ram_used += request.flavor.memory_mb
         state.num_instances += 1
+        state.instances[request.instance_uuid] = None
+        state.updated = datetime.fromtimestamp(self.now, UTC)
         state.pools = [one for one in state.pools if one["address"] not in cards]
         self.running[request.instance_uuid] = (name, request.flavor.vcpus, request.flavor.memory_mb, cards)
 
@@ -135,6 +140,8 @@ class Site:
         state.vcpus_used -= vcpus
         state.ram_used -= memory
         state.num_instances -= 1
+        del state.instances[server]
+        state.updated = datetime.fromtimestamp(self.now, UTC)
         for address in cards:
             back = pool(address, self.model(name, address))
             if not self.in_placement:

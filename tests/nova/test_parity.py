@@ -52,8 +52,8 @@ def test_plugin_and_core_choose_the_same_host_and_cards_throughout(policy: str, 
     for number in range(250):
         world.now += 1
         if world.running and chance.random() < 0.4:
+            world.now += 31  # a server that came and went between two requests is expected for half a minute
             world.end(chance.choice(list(world.running)))
-            world.now += 61  # a server that came and went between two requests is expected for a minute
             world.clean(chance)
             world.publish()
         elif chance.random() < 0.3:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from beamdesk.plugins.nova.journal import Entry, entries
+from beamdesk.plugins.nova.world import REPORTED_S
 from beamdesk.scheduling.cards import Card, CardState
 from beamdesk.scheduling.claims import release
 from beamdesk.scheduling.decide import Scheduler
@@ -212,10 +213,10 @@ def test_a_trace_lands_where_the_core_says_with_its_cards(stage: Stage) -> None:
     kinds = [name for name in WORDS if name.startswith("trace-")]
     running: dict[str, Any] = {}
     compared = refused = 0
-    for _ in range(6):
+    for _ in range(4):
         stage.publish()
         fresh: dict[str, Any] = {}
-        for _ in range(20):
+        for _ in range(28):
             flavor = chance.choice(kinds)
             server = stage.create(flavor)
             entry, expected = stage.decided(server), stage.expected(flavor, server)
@@ -237,6 +238,9 @@ def test_a_trace_lands_where_the_core_says_with_its_cards(stage: Stage) -> None:
             assert (told["status"], told["OS-EXT-SRV-ATTR:host"]) == ("ACTIVE", expected.host)
             assert stage.devices(server) == {one.address for one in expected.grants}
         running |= fresh
+        # A server that comes and goes sooner may never be seen by the scheduler, which then expects it for so long.
+        latest = time.time()
+        wait(lambda latest=latest: time.time() > latest + REPORTED_S, "what was expected has been reported")  # type: ignore[misc]
         ended = chance.sample(sorted(running), len(running) // 2)
         stage.delete(*ended)
         for server in ended:

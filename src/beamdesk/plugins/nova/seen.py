@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 DEDICATED = "beamdesk:dedicated"
@@ -25,6 +26,8 @@ class HostState(Protocol):
     free_ram_mb: int
     ram_allocation_ratio: float | None
     num_instances: int
+    instances: Mapping[str, Any]
+    updated: datetime | None
     aggregates: Iterable[Any]
     pci_stats: Any
     allocation_candidates: list[dict[str, Any]]
@@ -32,7 +35,10 @@ class HostState(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One host in Nova's eyes. ``pools``: address -> (vendor, product) of the PCI devices that Nova holds for free."""
+    """One host in Nova's eyes, as of ``updated`` (seconds since the epoch).
+
+    ``pools``: address, vendor and product of the PCI devices that Nova holds for free. ``known``: the servers that it has there.
+    """
 
     name: str
     cpu_milli: int
@@ -43,6 +49,8 @@ class Seen:
     aggregates: frozenset[str]
     dedicated: bool
     pools: tuple[tuple[str, str, str], ...]
+    known: frozenset[str] = frozenset()
+    updated: float = 0.0
 
     @property
     def facts(self) -> tuple[int, int, frozenset[str], bool]:
@@ -75,6 +83,8 @@ def look(state: HostState) -> Seen:
             for pool in _pools(state)
             if pool.get("count", 0) > 0 and pool.get("address")
         ),
+        frozenset(state.instances),
+        state.updated.timestamp() if state.updated is not None else 0.0,
     )
 
 

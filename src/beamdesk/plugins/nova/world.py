@@ -27,6 +27,8 @@ from beamdesk.scheduling.snapshot import Snapshot, open_table
 from beamdesk.scheduling.state import DIRTY, FREE, MODES, USED, HostTable
 
 PENDING_S = 60.0
+REPORTED_S = 30.0
+"""A host that reports so long after a decision, without the server, will not get it any more: it came and went, or failed."""
 WHOLE = MODES.index(CardMode.PASSTHROUGH)
 
 
@@ -110,8 +112,7 @@ class World:
         elif known.seen == one:
             return False
         else:
-            arrived = max(0, one.servers - known.seen.servers)
-            del known.pending[:arrived]
+            known.pending = _still_pending(known, one)
             self._stale_facts |= known.seen.facts != one.facts
             known.seen = one
         for address, vendor, product in one.pools:
@@ -244,6 +245,14 @@ class World:
             self.table.memory_free[row] = max(int(self.table.memory_free[row]), memory_mib)
             self._raised.add(name)
             self.table.touch(row)
+
+
+def _still_pending(known: Known, one: Seen) -> list[Pending]:
+    """Return what was decided for a host and is not in its numbers yet."""
+    left = [server for server in known.pending if server.server not in one.known and one.updated < server.since + REPORTED_S]
+    # Nova consumes its own copy of a host between the servers of one request, and names none of them.
+    more = one.servers - known.seen.servers - (len(known.pending) - len(left))
+    return left[max(0, more) :]
 
 
 def _scaled(host: HostFacts, seen: Seen) -> tuple[NumaNode, ...]:
