@@ -12,7 +12,7 @@ CLOUDS_YAML ?= $(or $(OS_CLIENT_CONFIG_FILE),$(firstword $(wildcard clouds.yaml 
 IN_CLOUD = BEAMDESK_CLOUD=openstack BEAMDESK_OPENSTACK__CLOUD='$(CLOUD)' $(if $(CLOUDS_YAML),OS_CLIENT_CONFIG_FILE='$(abspath $(CLOUDS_YAML))')
 REAL := root or postgres or browser or desktop or openstack
 
-.PHONY: help up down status dev check format test test-openstack test-openstack-vm vm-image cloud-up cloud-down bench clean
+.PHONY: help up down status dev check format test test-openstack test-openstack-vm vm-image cloud-up cloud-down bench bench-openstack clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,10 @@ cloud-down: ## stop it; its state stays
 bench: dev ## numbers beside their peers, in the same run
 	@$(SUDO) deploy/setup packages
 	@$(RUN)python -m bench
+
+bench-openstack: dev ## a storm of 500 desktops on 250 simulated hosts of a real OpenStack, beside a bare script; an hour, quiet machine
+	@$(SUDO) deploy/setup openstack
+	@$(RUN)python -m bench.openstack
 
 clean: ## remove what the build made here
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -55,8 +55,6 @@ class ControlPlane:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.remove()
 
-    # What tests ask ----------------------------------------------------------------------------------------------------------------
-
     @property
     def clouds_yaml(self) -> Path:
         """The clouds.yaml; its entries: `clouds.ADMIN`, `BEAMDESK`, `OTHER_PROJECT`, `STRANGER`, `APPLICATION`."""
@@ -78,8 +76,6 @@ class ControlPlane:
     def pid(self, name: str) -> int | None:
         """Return the process id of a running service."""
         return self._parts()[0].pid(name)
-
-    # What tests do -----------------------------------------------------------------------------------------------------------------
 
     def stop(self, *names: str) -> None:
         """Stop services: ``nova-api``, ``scheduler``, ``conductor``, ``compute-0``, ``rabbit``, ``keystone``, ... Absent is fine."""
@@ -129,8 +125,6 @@ class ControlPlane:
         self.layout.write_farm(self.options)
         configs.write_all(self.layout, ensure_venv(self._say), self.options)
         clouds.write(self.layout)
-
-    # Up and down -------------------------------------------------------------------------------------------------------------------
 
     def up(self) -> None:
         """Start what is missing and return when a server could be built."""

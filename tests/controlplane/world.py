@@ -1,0 +1,321 @@
+"""Desktops on a real OpenStack, with the real reconciler and driver: what the fault tests and the scale bench act on.
+
+Simulated are the computers only: :class:`Guests` speaks for the agents in servers that Nova says run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from keystoneauth1.exceptions import ClientException
+
+from beamdesk.adapters.openstack.config import Firewall, GuestApi, Homes, OpenStackConfig, Place
+from beamdesk.adapters.openstack.driver import OpenStackCloud
+from beamdesk.adapters.openstack.names import NONCE_KEY, Names
+from beamdesk.adapters.sql.store import SqlStore
+from beamdesk.adapters.system import SystemClock, SystemSecrets
+from beamdesk.domain.catalog import Resources
+from beamdesk.domain.decision import Timings
+from beamdesk.domain.desktop import Desired, Desktop, Phase
+from beamdesk.domain.events import Event
+from beamdesk.domain.ids import DesktopId
+from beamdesk.domain.secrets import hash_secret
+from beamdesk.protocol.guest import Step, StepName, StepState
+from beamdesk.reconcile.main import Hint, run
+from beamdesk.reconcile.rules import ReconcileRules
+from engine_kit import EXPERIMENT, add_people, make_desktop
+
+from .clouds import BEAMDESK
+from .content import IMAGE
+from .plane import ControlPlane
+
+PATIENCE_S = 120
+"""How long anything may take before it counts as stuck; nothing is expected to take as long."""
+FLAVORS = {"small": "desk-small", "gpu": "desk-a100", "too-big": "desk-too-big"}
+RULES = replace(
+    ReconcileRules(),
+    timings=replace(Timings(), backoff_most=timedelta(seconds=3)),
+    sweep=timedelta(seconds=2),
+    sweep_min_age=timedelta(seconds=2),
+)
+"""Production's rules, but for pauses that would only make the tests longer."""
+_STEPS = tuple(Step(name, StepState.DONE) for name in StepName)
+
+truths: list[tuple[str, float]] = []
+"""What the tests of this session waited to be told: reason, seconds. Printed, not asserted: a loaded machine is slow."""
+
+
+class Guests:
+    """The agents of all servers of one deployment: each enrols with the nonce that Nova holds for it, and reports while Nova says ACTIVE."""
+
+    def __init__(self, world: World, period_s: float = 0.5) -> None:
+        self._world = world
+        self._period_s = period_s
+        self._spent: dict[str, str] = {}
+        self.silent: set[DesktopId] = set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Live until ``stop``."""
+        machines: list[dict[str, Any]] = []
+        while not stop.is_set():
+            with contextlib.suppress(ConnectionError):  # machines live on while nobody can ask Nova which there are
+                machines = await asyncio.to_thread(self._world.nova_records)
+            for record in machines:
+                if record["status"] == "ACTIVE":
+                    await self._live(record)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), self._period_s)
+
+    async def _live(self, record: dict[str, Any]) -> None:
+        desktop_id = DesktopId(record["metadata"]["beamdesk_desktop"])
+        nonce = nonce_of(record)
+        if desktop_id in self.silent:
+            return
+        now = self._world.clock.now()
+        async with self._world.store.begin(write=True) as tx:
+            if self._spent.get(record["id"]) != nonce:
+                if await tx.guests.spend_nonce(hash_secret(nonce), hash_secret(nonce + record["id"]), now) is None:
+                    return
+                self._spent[record["id"]] = nonce
+                await tx.desktops.wake(desktop_id, now)
+            await tx.guests.report(desktop_id, now=now, steps=_STEPS, failure="", input_idle_s=0, cpu=0, gpu=0)
+
+
+def nonce_of(record: dict[str, Any]) -> str:
+    """Return the nonce that the machine would find: fresh in metadata, else in its user-data."""
+    if fresh := record["metadata"].get(NONCE_KEY):
+        return str(fresh)
+    text = base64.b64decode(record["OS-EXT-SRV-ATTR:user_data"]).decode().partition("\n")[2]
+    return next(str(file["content"]) for file in json.loads(text)["write_files"] if file["path"].endswith("/nonce"))
+
+
+@dataclass
+class Leftovers:
+    """What is in the project: of this deployment, and of others."""
+
+    servers: dict[str, list[str]] = field(default_factory=dict)
+    ports: dict[str, list[str]] = field(default_factory=dict)
+    volumes: dict[str, list[str]] = field(default_factory=dict)
+
+
+class World:
+    """One deployment on the control plane: a store, any number of reconcilers, guests."""
+
+    def __init__(self, plane: ControlPlane, config: OpenStackConfig, store: SqlStore, url: str, image: str, network: str) -> None:
+        self.plane = plane
+        self.config = config
+        self.store = store
+        self.url = url
+        self.image = image
+        self.network = network
+        self.clock = SystemClock()
+        self.deployment = uuid.uuid4().hex
+        self.names = Names(self.deployment)
+        self.admin = plane.connect("admin")
+        self.guests = Guests(self)
+        self._stop = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._project = self._project_id()
+
+    def _project_id(self) -> str:
+        with self.plane.connect(BEAMDESK) as own:
+            return str(own.current_project_id)
+
+    def start(self, reconcilers: int = 1, rules: ReconcileRules = RULES) -> None:
+        """Start reconcilers, each with its own connections, and the guests."""
+        self._tasks += [asyncio.create_task(self._reconcile(rules)) for _ in range(reconcilers)]
+        self._tasks.append(asyncio.create_task(self.guests.run(self._stop)))
+
+    async def _reconcile(self, rules: ReconcileRules) -> None:
+        store = await SqlStore.open(self.url)
+        cloud = OpenStackCloud(self.config, self.deployment)
+        try:
+            await run(store, cloud, self.clock, SystemSecrets(), rules, self._stop, hint=Hint())
+        finally:
+            await cloud.close()
+            await store.close()
+
+    async def close(self) -> None:
+        """Stop everything of this deployment that runs here."""
+        self._stop.set()
+        await asyncio.gather(*self._tasks)
+        await asyncio.to_thread(self.admin.close)
+
+    async def add(self, count: int = 1, *, flavor: str = "small", image: str | None = None) -> list[DesktopId]:
+        """Write the intents of new desktops."""
+        now = self.clock.now()
+        made = [
+            make_desktop(
+                SystemSecrets().id(), now, image_ref=image or self.image, flavor=flavor, resources=Resources(1, 2048, 10, 0)
+            )
+            for _ in range(count)
+        ]
+        async with self.store.begin(write=True) as tx:
+            for desktop in made:
+                await tx.desktops.insert(desktop)
+        return [desktop.id for desktop in made]
+
+    async def want(self, desktop_id: DesktopId, desired: Desired) -> None:
+        """Write an intent."""
+        now = self.clock.now()
+        async with self.store.begin(write=True) as tx:
+            if await tx.desktops.get(desktop_id):
+                lease = now + timedelta(hours=8) if desired is Desired.RUNNING else None
+                await tx.desktops.change_intent(desktop_id, now=now, desired=desired, lease_ends_at=lease)
+
+    async def get(self, desktop_id: DesktopId) -> Desktop | None:
+        """Return the row."""
+        async with self.store.begin() as tx:
+            return await tx.desktops.get(desktop_id)
+
+    async def reach(self, desktop_id: DesktopId, enough: Callable[[Desktop], bool] | Phase) -> Desktop:
+        """Wait until the row is so."""
+        wanted = enough if callable(enough) and not isinstance(enough, Phase) else lambda row: row.phase is enough
+        row: Desktop | None = None
+        async for _ in patience():
+            row = await self.get(desktop_id)
+            if row is not None and wanted(row):
+                return row
+        raise AssertionError(f"{desktop_id} is stuck: {row}")
+
+    async def ready(self, *desktop_ids: DesktopId) -> list[Desktop]:
+        """Wait until all of them can be used."""
+        return [await self.reach(one, Phase.READY) for one in desktop_ids]
+
+    async def events(self, desktop_id: DesktopId) -> list[Event]:
+        """Return what was told about a desktop, oldest first."""
+        async with self.store.begin() as tx:
+            found = await tx.events.page(limit=10_000, newest_first=False)
+        return [event for event in found if event.desktop_id == desktop_id]
+
+    async def told(self, desktop_id: DesktopId, reason: str, since: float) -> None:
+        """Wait until an event of the desktop names the reason; note in `truths` how long after ``since`` (wall clock) it was told."""
+        async for _ in patience():
+            for event in await self.events(desktop_id):
+                if event.data.get("reason") == reason and event.at.timestamp() >= since - 0.5:
+                    truths.append((reason, event.at.timestamp() - since))
+                    return
+        raise AssertionError(f"nobody tells of {reason}: {[dict(event.data) for event in await self.events(desktop_id)]}")
+
+    async def delete_all(self) -> None:
+        """Want every desktop deleted, and wait for it."""
+        async with self.store.begin() as tx:
+            rows = await tx.desktops.page(limit=10_000)
+        for row in rows:
+            await self.want(row.id, Desired.DELETED)
+        for row in rows:
+            async for _ in patience():
+                if await self.get(row.id) is None:
+                    break
+            else:
+                raise AssertionError(f"not deleted: {await self.get(row.id)}")
+
+    def nova_records(self) -> list[dict[str, Any]]:
+        """Return Nova's records of this deployment's servers."""
+        query = f"/servers/detail?all_tenants=1&limit=1000&project_id={self._project}&tags={self.names.tag}"
+        try:
+            answer = self.admin.compute.get(query, microversion="2.79")
+        except ClientException as error:
+            raise ConnectionError(type(error).__name__) from error
+        if answer.status_code != 200:
+            raise ConnectionError(answer.status_code)
+        return list(answer.json()["servers"])
+
+    def left(self) -> Leftovers:
+        """Return what carries this deployment's marks: desktop to resources."""
+        found = Leftovers()
+        for record in self.nova_records():
+            found.servers.setdefault(record["metadata"]["beamdesk_desktop"], []).append(record["id"])
+        for port in self.admin.network.ports(description=self.names.description):
+            found.ports.setdefault(port.name.removeprefix("beamdesk-"), []).append(port.id)
+        for volume in self.admin.block_storage.volumes(all_projects=True):
+            if volume.metadata.get("beamdesk_deployment") == self.deployment:
+                found.volumes.setdefault(volume.metadata["beamdesk_desktop"], []).append(volume.id)
+        return found
+
+    async def nothing_left(self) -> None:
+        """Delete everything as people do, and see that the cloud has nothing of this deployment any more."""
+        await self.delete_all()
+        found = Leftovers()
+        async for _ in patience():  # Nova deletes in the background what it has accepted to delete
+            found = await asyncio.to_thread(self.left)
+            if not (found.servers or found.ports or found.volumes):
+                return
+        raise AssertionError(f"leaked: {found}")
+
+    async def one_of_each(self, *desktop_ids: DesktopId) -> None:
+        """See that each of these has one server, one port, one home, and nobody else has anything."""
+        wanted = {str(one) for one in desktop_ids}
+        found = Leftovers()
+        async for _ in patience():
+            found = await asyncio.to_thread(self.left)
+            kinds = (found.servers, found.ports, found.volumes)
+            if all(kind.keys() == wanted and all(len(ids) == 1 for ids in kind.values()) for kind in kinds):
+                return
+        raise AssertionError(f"not one of each for {wanted}: {found}")
+
+
+async def patience(period_s: float = 0.1) -> AsyncIterator[float]:
+    """Yield now and then, until patience ends."""
+    begun = time.monotonic()
+    while time.monotonic() - begun < PATIENCE_S:
+        yield time.monotonic() - begun
+        await asyncio.sleep(period_s)
+
+
+def settings(clouds_yaml: Path, network: str) -> OpenStackConfig:
+    """Return a driver's settings for one network."""
+    return OpenStackConfig(
+        places=(Place("main", BEAMDESK, network),),
+        guest=GuestApi("https://beamdesk.example"),
+        clouds_yaml=clouds_yaml,
+        flavors=FLAVORS,
+        firewall=Firewall(gateways=("10.9.0.1/32",)),
+        homes=Homes(enabled=True, gib=1),
+        timeout_s=6,
+    )
+
+
+@asynccontextmanager
+async def open_world(plane: ControlPlane, clouds_yaml: Path, folder: Path, **changes: Any) -> AsyncIterator[World]:
+    """Open a deployment with a network of its own; its network and security groups go with it. ``changes``: of the driver's settings."""
+    with plane.connect(BEAMDESK) as cloud:
+        network = cloud.network.create_network(name=f"faults-{uuid.uuid4().hex[:8]}")
+        cloud.network.create_subnet(network_id=network.id, ip_version=4, cidr="10.62.0.0/16", is_dhcp_enabled=False)
+        image = cloud.image.find_image(IMAGE, ignore_missing=False).id
+    url = f"sqlite+aiosqlite:///{folder}/beamdesk.sqlite"
+    store = await SqlStore.open(url)
+    await add_people(store)
+    world = World(plane, replace(settings(clouds_yaml, network.id), **changes), store, url, image, network.id)
+    try:
+        yield world
+    finally:
+        await world.close()
+        await store.close()
+        await asyncio.to_thread(_clean, plane, world)
+
+
+def _clean(plane: ControlPlane, world: World) -> None:
+    """Remove what a failed test left, and the network."""
+    with plane.connect("admin") as cloud:
+        for record in cloud.compute.get(f"/servers?all_tenants=1&tags={world.names.tag}", microversion="2.79").json()["servers"]:
+            cloud.compute.delete_server(record["id"], force=False)
+        for port in cloud.network.ports(network_id=world.network):
+            cloud.network.delete_port(port, ignore_missing=True)
+        cloud.network.delete_network(world.network, ignore_missing=True)
+        for group in cloud.network.security_groups(description=world.names.description):
+            cloud.network.delete_security_group(group, ignore_missing=True)
+
+
+__all__ = ["EXPERIMENT", "RULES", "Guests", "Leftovers", "World", "nonce_of", "open_world", "patience", "settings", "truths"]
