@@ -21,6 +21,8 @@ from beamdesk.srm.config import Config
 from beamdesk.srm.errors import ApiUnavailable, OutOfStep, Refused
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
+WATCH_EVERY_S = 2.0
+"""How often it is looked who holds a card, whatever the API does."""
 _LEAST_EVERY_S, _MOST_EVERY_S = 0.05, 300.0
 
 Log = Callable[[str], None]
@@ -61,11 +63,21 @@ class Agent:
 
     def run(self, stop: Callable[[float], bool]) -> None:
         """Work until ``stop``, which waits for the given seconds and says whether to end. Cleanings that run are ended."""
-        while not stop(self.step()):
+        while not self._wait(self.step(), stop):
             pass
         for cleaning in self._cleanings.values():
             cleaning.kill()
         self._api.close()
+
+    def _wait(self, wait_s: float, stop: Callable[[float], bool]) -> bool:
+        """Wait, watching the cards meanwhile; tell whether to end."""
+        while wait_s > 0:
+            nap_s = min(wait_s, WATCH_EVERY_S)
+            if stop(nap_s):
+                return True
+            self._collector.watch()
+            wait_s -= nap_s
+        return stop(0.0)
 
     def step(self) -> float:
         """Do what is due; return the seconds until the next time."""
@@ -115,6 +127,8 @@ class Agent:
         reply = self._api.report(replace(report, sent_at=self._now()))
         self._sequence, self._unanswered, self._full = report.sequence, None, reply.resync
         delta.learn(self._told, report)
+        if self._seen is not None:
+            self._collector.told(self._seen.visits)
         for result in report.cleaned:
             self._results.pop(result.address, None)
             self._done[result.address] = result.job

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from beamdesk.protocol.srm import MAX_CARDS, CardFacts, CardLoad, FactsFrom, HostFacts, HostLoad, LendMode
@@ -14,12 +14,13 @@ from beamdesk.srm.nvml import NvmlCard
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One look at the host. Cards are by address."""
+    """One look at the host. Cards are by address. ``visits``: the cards held since the last report, and which visit it was."""
 
     host: HostFacts
     load: HostLoad
     cards: dict[str, CardFacts]
     loads: dict[str, CardLoad]
+    visits: dict[str, int] = field(default_factory=dict)
 
 
 class Cards(Protocol):
@@ -30,7 +31,11 @@ class Cards(Protocol):
 
 
 class Collector:
-    """Looks at the host again and again; load is what happened since the last look."""
+    """Looks at the host again and again; load is what happened since the last look.
+
+    Between two looks `watch` notices who holds a card: a server that came and went leaves a card as dirty as a long one. It is told
+    as held until `told` says that a report with it was accepted.
+    """
 
     def __init__(self, config: Config, nvml: Cards | None = None, read: Callable[..., host.Counters] = host.counters) -> None:
         self._config = config
@@ -38,6 +43,25 @@ class Collector:
         self._catalogue = catalogue.load(config.catalogue)
         self._read = read
         self._before = read(config.sys, config.proc)
+        self._files: dict[str, tuple[str, ...]] = {}
+        self._visits: dict[str, tuple[int, holders.Holder]] = {}
+        self._count = 0
+
+    def watch(self) -> None:
+        """Notice who holds which card now."""
+        if not self._files:
+            return
+        open_files = holders.find(self._config.proc)
+        for address, files in self._files.items():
+            if (holder := holders.of(files, open_files)) is not None:
+                self._count += 1
+                self._visits[address] = (self._count, holder)
+
+    def told(self, visits: dict[str, int]) -> None:
+        """Forget visits that the API knows of by now; later ones of the same cards are still to be told."""
+        for address, number in visits.items():
+            if self._visits.get(address, (0,))[0] == number:
+                del self._visits[address]
 
     def look(self) -> Seen:
         """Look now."""
@@ -51,8 +75,17 @@ class Collector:
         index = host.node_index(config.sys) if facts.numa else {}
         open_files = holders.find(config.proc) if found else {}
         cards = {card.address: self._facts(card, driven.get(card.address), index) for card in found}
-        loads = {card.address: _load(card, driven.get(card.address), open_files) for card in found}
-        return Seen(facts, load, cards, loads)
+        self._files = {card.address: card.vfio for card in found}
+        self._visits = {address: visit for address, visit in self._visits.items() if address in cards}
+        loads = {card.address: self._load(card, driven.get(card.address), open_files) for card in found}
+        return Seen(facts, load, cards, loads, {address: number for address, (number, _) in self._visits.items()})
+
+    def _load(self, card: pci.PciCard, driven: NvmlCard | None, open_files: dict[str, holders.Holder]) -> CardLoad:
+        """Return a card's load: held if it is now, or was since the last report."""
+        holder = holders.of(card.vfio, open_files)
+        if holder is None and card.address in self._visits:
+            holder = self._visits[card.address][1]
+        return _load(card, driven, holder)
 
     def _facts(self, card: pci.PciCard, driven: NvmlCard | None, index: dict[int, int]) -> CardFacts:
         known = self._catalogue.find(card.vendor, card.device, card.subsystem_device)
@@ -116,8 +149,7 @@ def _with_catalogue(facts: CardFacts, known: catalogue.Known) -> CardFacts:
     )
 
 
-def _load(card: pci.PciCard, driven: NvmlCard | None, open_files: dict[str, holders.Holder]) -> CardLoad:
-    holder = holders.of(card.vfio, open_files)
+def _load(card: pci.PciCard, driven: NvmlCard | None, holder: holders.Holder | None) -> CardLoad:
     if driven is None:
         return CardLoad(card.address, held=holder is not None, holder=holder.server if holder else "")
     return CardLoad(

@@ -128,6 +128,34 @@ def test_the_server_that_holds_a_card_is_known(tree: Tree) -> None:
     assert (loads[SECOND].held, loads[SECOND].holder) == (False, "")
 
 
+def test_a_server_that_came_and_went_between_two_looks_is_told_once(tree: Tree) -> None:
+    tree.plug(FIRST, group=42)
+    collector = Collector(config(tree))
+    assert not collector.look().loads[FIRST].held
+    tree.start_server(4711, SERVER, 42)
+    collector.watch()
+    tree.stop_server(4711)
+    collector.watch()
+    for _ in range(2):
+        seen = collector.look()
+        assert (seen.loads[FIRST].held, seen.loads[FIRST].holder) == (True, SERVER), "until the API knows"
+    collector.told(seen.visits)
+    assert not collector.look().loads[FIRST].held
+
+
+def test_a_second_visit_while_the_first_is_told_is_not_lost(tree: Tree) -> None:
+    tree.plug(FIRST, group=42)
+    collector = Collector(config(tree))
+    collector.look()
+    tree.start_server(4711, SERVER, 42)
+    collector.watch()
+    seen = collector.look()
+    collector.watch()
+    collector.told(seen.visits)
+    tree.stop_server(4711)
+    assert collector.look().loads[FIRST].held
+
+
 def test_the_iommufd_device_of_a_card_counts_too(tree: Tree) -> None:
     folder = tree.plug(FIRST, group=42)
     (folder / "vfio-dev/vfio7").mkdir(parents=True)
