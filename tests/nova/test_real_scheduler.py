@@ -257,6 +257,8 @@ def test_a_trace_lands_where_the_core_says_with_its_cards(stage: Stage) -> None:
 
 def settle_cards(stage: Stage, **states: CardState) -> None:
     """Have the records call every card free but some: ``host_001_10`` is card 0000:10:00.0 of host-001."""
+    for server in list(stage.table.claims):
+        release(stage.table, server)
     for row, name in enumerate(stage.table.names):
         for address in stage.table.addresses[row]:
             wanted = states.get(f"{name.replace('-', '_')}_{address[5:7]}", CardState.FREE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,6 +37,11 @@ class Desk:
         states = self.site.offered(request)
         named = {one.host: offers(one) for one in states} if devices else {}
         return self.engine.judge(read(request), [look(one) for one in states], named)
+
+    def free(self, name: str) -> int:
+        """Return the CPU that the plugin takes for free."""
+        table = self.engine._world.table
+        return int(table.cpu_free[table.row[name]])
 
     def records(self, **states: CardState) -> None:
         """Have the records say something else of card 0 of some hosts, now."""
@@ -193,6 +199,31 @@ def test_novas_allocation_ratio_counts() -> None:
     asked = read(spec(1, flavor(12, 1024)))
     engine = Desk(site).engine
     assert engine.judge(asked, [look(site.states["a"])], {}).hosts == ("a",)
+
+
+def test_a_server_that_nova_has_put_on_a_host_but_not_into_its_numbers_still_counts() -> None:
+    site = Site([host("a", cpus=16)])
+    desk = Desk(site)
+    desk.ask(flavor(4, 1024))
+    desk.ask(flavor(2, 1024))
+    assert desk.free("a") == 10_000
+    state = site.states["a"]
+    state.instances["5b1b1f5e-0000-4000-8000-000000000001"] = None
+    desk.ask(flavor(0, 0))
+    assert desk.free("a") == 10_000, "one of two is on it, its numbers say none"
+    state.num_instances, state.vcpus_used = 1, 4
+    desk.ask(flavor(0, 0))
+    assert desk.free("a") == 10_000, "what is in its numbers does not count twice"
+
+
+def test_a_server_that_never_came_is_forgotten_when_its_host_reports_without_it() -> None:
+    site = Site([host("a", cpus=16)])
+    desk = Desk(site)
+    desk.ask(flavor(4, 1024))
+    site.now += 31
+    site.states["a"].updated = datetime.fromtimestamp(site.now, UTC)
+    desk.ask(flavor(0, 0))
+    assert desk.free("a") == 16_000
 
 
 def test_placement_is_believed_where_a_hosts_last_report_seems_too_full() -> None:

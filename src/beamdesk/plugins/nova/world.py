@@ -248,11 +248,18 @@ class World:
 
 
 def _still_pending(known: Known, one: Seen) -> list[Pending]:
-    """Return what was decided for a host and is not in its numbers yet."""
-    left = [server for server in known.pending if server.server not in one.known and one.updated < server.since + REPORTED_S]
-    # Nova consumes its own copy of a host between the servers of one request, and names none of them.
-    more = one.servers - known.seen.servers - (len(known.pending) - len(left))
-    return left[max(0, more) :]
+    """Return what was decided for a host and is not in its numbers yet.
+
+    Nova puts a server on a host a moment before it writes the host's numbers: while the host counts fewer servers than it has,
+    the latest of them are not in its numbers.
+    """
+    arrived = [server for server in known.pending if server.server in one.known]
+    counted = {server.server for server in arrived[: max(0, len(arrived) - max(0, len(one.known) - one.servers))]}
+    return [
+        server
+        for server in known.pending
+        if server.server not in counted and (server.server in one.known or one.updated < server.since + REPORTED_S)
+    ]
 
 
 def _scaled(host: HostFacts, seen: Seen) -> tuple[NumaNode, ...]:
