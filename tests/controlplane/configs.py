@@ -13,7 +13,7 @@ Sections = dict[str, dict[str, str | int | Path | Sequence[str]]]
 
 _MODELS = ((A100, "A100", 80), (V100, "V100", 32), (T4, "T4", 16))  # product id, model, memory in GB
 _SIZES = (8, 16, 24, 32, 48, 80)
-_MANY_HOSTS = 50  # from here on heartbeats are rare, so that they are not what is measured
+MANY_HOSTS = 50  # from here on heartbeats are rare, so that they are not what is measured
 
 
 def write_all(layout: Layout, venv: Path, options: Options) -> None:
@@ -192,7 +192,7 @@ def _pci() -> dict[str, str | int | Path | Sequence[str]]:
 
 
 def _nova(layout: Layout, options: Options) -> Sections:
-    many = options.hosts >= _MANY_HOSTS
+    many = options.hosts >= MANY_HOSTS
     return {
         "DEFAULT": {
             "transport_url": layout.broker_url,
@@ -205,8 +205,8 @@ def _nova(layout: Layout, options: Options) -> Sections:
             "force_config_drive": "true",
             "max_concurrent_builds": 0,
             "report_interval": 60 if many else 3,
-            "service_down_time": 300 if many else 12,
-            "rpc_response_timeout": 600 if many else 20,
+            "service_down_time": 300 if many else 60,
+            "rpc_response_timeout": 600 if many else 60,
             "update_resources_interval": 600 if many else 0,
             "initial_cpu_allocation_ratio": "4.0",
             "reserved_host_memory_mb": 0,

@@ -174,9 +174,10 @@ class ControlPlane:
             wait_for(self._volumes_up, "cinder-volume")
 
     def _hosts_up(self) -> set[str]:
+        fresh_s = 90 if self.options.hosts >= configs.MANY_HOSTS else 10
         age = "timestampdiff(second, coalesce(updated_at, created_at), utc_timestamp())"
         rows = database.query(
-            self.layout, f"select host from nova_cell1.services where topic = 'compute' and report_count > 0 and {age} < 10"
+            self.layout, f"select host from nova_cell1.services where topic = 'compute' and report_count > 0 and {age} < {fresh_s}"
         )
         return set(rows.split())
 
