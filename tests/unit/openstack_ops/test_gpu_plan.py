@@ -194,6 +194,13 @@ def test_an_unknown_card_is_planned_by_its_id(tmp_path: Path) -> None:
     assert nova_lines(plan, "alias")[0]["traits"] == "CUSTOM_GPU_MODEL_10DE_FFFF"
 
 
+def test_two_products_of_one_id_are_told_apart_by_their_subsystem(tmp_path: Path) -> None:
+    turing = ("0x10de", "0x1e30", "0x030000")
+    ids = {"subsystem_vendor": "0x10de", "subsystem_device": "0x129e"}
+    plan = planned(tmp_path, Machine([Device("0000:c1:00.0", turing, 60, files=ids), Device("0000:c2:00.0", turing, 61)]))
+    assert [one.model.name for one in plan.lent] == ["Quadro RTX 8000", "Quadro RTX 6000"]
+
+
 def test_a_host_without_cards_has_no_steps(tmp_path: Path) -> None:
     plan = planned(tmp_path, Machine([Device("0000:17:00.0", NETWORK)]))
     assert plan.steps == ()

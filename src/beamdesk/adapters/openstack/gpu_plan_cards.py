@@ -49,16 +49,19 @@ MODELS = {
     "10de:20b7": CardModel("A30", "A30", 24, mig=True),
     "10de:2330": CardModel("H100 SXM5 80GB", "H100_SXM5_80G", 80, mig=True, nvswitch=True),
     "10de:2331": CardModel("H100 PCIe", "H100_80G", 80, mig=True),
+    "10de:2335": CardModel("H200", "H200", 141, mig=True, nvswitch=True),
     "10de:2235": CardModel("A40", "A40", 48),
     "10de:2236": CardModel("A10", "A10", 24),
     "10de:25b6": CardModel("A2 / A16", "A16", 16),
     "10de:27b8": CardModel("L4", "L4", 24),
     "10de:26b5": CardModel("L40", "L40", 48),
+    "10de:26b9": CardModel("L40S", "L40S", 48),
+    "10de:26b2": CardModel("RTX 5000 Ada Generation", "RTX_5000_ADA", 32),
     "10de:26b1": CardModel("RTX 6000 Ada Generation", "RTX_6000_ADA", 48),
     "10de:2230": CardModel("RTX A6000", "RTX_A6000", 48),
     "10de:2231": CardModel("RTX A5000", "RTX_A5000", 24),
     "10de:24b0": CardModel("RTX A4000", "RTX_A4000", 16),
-    "10de:1e30": CardModel("Quadro RTX 6000/8000", "QUADRO_RTX_6000", 24),
+    "10de:1e30": CardModel("Quadro RTX 6000", "QUADRO_RTX_6000", 24),
     "10de:1eb8": CardModel("Tesla T4", "T4", 16),
     "10de:1db1": CardModel("Tesla V100 SXM2 16GB", "V100_SXM2_16G", 16),
     "10de:1db5": CardModel("Tesla V100 SXM2 32GB", "V100_SXM2_32G", 32),
@@ -72,9 +75,12 @@ MODELS = {
     "1002:740f": CardModel("Instinct MI210", "MI210", 64),
 }
 
+_BY_SUBSYSTEM = {("10de:1e30", "10de:129e"): CardModel("Quadro RTX 8000", "QUADRO_RTX_8000", 48)}
+"""Products that share their device id with another one."""
+
 
 def model_of(card: PciFunction) -> CardModel:
     """Return the card's model; an unknown one is named by its id."""
     vendor = GPU_VENDORS.get(card.vendor, "GPU")
     word = card.id.replace(":", "_").upper()
-    return MODELS.get(card.id) or CardModel(f"{vendor} card {card.id}", word)
+    return _BY_SUBSYSTEM.get((card.id, card.subsystem)) or MODELS.get(card.id) or CardModel(f"{vendor} card {card.id}", word)
