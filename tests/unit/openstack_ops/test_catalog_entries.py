@@ -188,6 +188,8 @@ def test_flavors_come_smallest_first_and_gpus_last() -> None:
         ({"resources:CUSTOM_GPU": "4"}, 4),
         ({"resources:CUSTOM_PCI_10DE_20B5": "1"}, 1),
         ({"resources:CUSTOM_FPGA": "1"}, 0),
+        ({"resources:CUSTOM_BEAMDESK_GPU": "1", "pci_passthrough:alias": "a100:1", "beamdesk:gpus": "1"}, 1),
+        ({"resources:CUSTOM_BEAMDESK_GPU": "2"}, 2),
         ({"resources:VCPU": "0", "trait:CUSTOM_GPU_MODEL_A100": "required"}, 0),
         ({"pci_passthrough:alias": "a100:1", "beamdesk:gpus": "1"}, 1),
     ],

@@ -22,6 +22,8 @@ Raw = Mapping[str, Any]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _GPU_CLASS = re.compile(r"resources\d*:(VGPU|PGPU|CUSTOM_[A-Z0-9_]*(GPU|MIG|PCI_10DE|PCI_1002)[A-Z0-9_]*)")
+_RECORD_CLASS = "resources:CUSTOM_BEAMDESK_GPU"
+"""Our own providers of cards in Placement: it books a card that an alias brings, so the two are one."""
 _TITLE_LENGTH = 80
 _TEXT_LENGTH = 1000
 _JSON_LENGTH = 64 * 1024
@@ -234,9 +236,13 @@ def gpus_of(specs: Mapping[str, str]) -> int:
         ValueError: a number is malformed, or the two disagree.
     """
     brought = sum(aliases_of(specs).values())
+    booked = 0
     for key, value in specs.items():
-        if _GPU_CLASS.fullmatch(key):
+        if key == _RECORD_CLASS:
+            booked = _count(key, value)
+        elif _GPU_CLASS.fullmatch(key):
             brought += _count(key, value)
+    brought = max(brought, booked)
     said = specs.get("beamdesk:gpus")
     if said is not None and _count("beamdesk:gpus", said) != brought:
         raise ValueError(f"beamdesk:gpus says {said}, but pci_passthrough:alias and resources bring {brought}")

@@ -12,6 +12,8 @@ from beamdesk.adapters.openstack.errors import Service
 
 GPU_CLASS = re.compile(r"VGPU|PGPU|CUSTOM_[A-Z0-9_]*(GPU|MIG|PCI_10DE|PCI_1002)[A-Z0-9_]*")
 _PCI_PROVIDER = re.compile(r"(?P<host>.+)_[0-9a-fA-F]{4}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
+_OURS = "beamdesk-srm_"
+"""Providers that Beamdesk's records made: not a report of Nova's."""
 _MOST_CLASSES = 20
 _REPORT = (
     "On each GPU host: [pci]device_spec with a resource_class, report_in_placement = True in nova.conf, nova-compute started "
@@ -24,8 +26,9 @@ async def _cards(probe: Probe) -> dict[str, list[str]]:
     listed = (await probe.get(Service.PLACEMENT, "/resource_providers", admin=True)).get("resource_providers") or []
     hosts: dict[str, list[str]] = {}
     for one in listed:
-        if found := _PCI_PROVIDER.fullmatch(str(one.get("name"))):
-            hosts.setdefault(found["host"], []).append(str(one.get("name")))
+        name = str(one.get("name"))
+        if not name.startswith(_OURS) and (found := _PCI_PROVIDER.fullmatch(name)):
+            hosts.setdefault(found["host"], []).append(name)
     return hosts
 
 
