@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from beamdesk.adapters.openstack.gpu_plan_facts import collect, to_json
 from beamdesk.cli.failure import Failure
 from beamdesk.cli.main import build
-from openstack_ops_machines import a40, ready, untouched
+from openstack_ops.machines import a40, ready, untouched
 
 
 def run(*args: str) -> Result:

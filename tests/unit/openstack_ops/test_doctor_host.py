@@ -10,7 +10,7 @@ import pytest
 from beamdesk.adapters.openstack.doctor import Finding, Verdict, examine_host
 from beamdesk.adapters.openstack.doctor_host import CHECKS
 from beamdesk.adapters.openstack.gpu_plan_facts import collect
-from openstack_ops_machines import (
+from openstack_ops.machines import (
     A40,
     ADA,
     ADA_AUDIO,

@@ -14,7 +14,7 @@ from beamdesk.adapters.openstack.gpu_plan import make_plan
 from beamdesk.adapters.openstack.gpu_plan_facts import HostFacts, collect, from_json, to_json
 from beamdesk.adapters.openstack.gpu_plan_model import Plan
 from beamdesk.adapters.openstack.gpu_plan_text import render
-from openstack_ops_machines import (
+from openstack_ops.machines import (
     A40,
     MI210,
     NETWORK,
