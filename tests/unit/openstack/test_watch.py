@@ -53,11 +53,11 @@ class Sight:
         mine = [self.describe(server, None) for server in self.servers.values() if self.desktop_of(server) == desktop_id]
         return Observation(tuple(mine))
 
-    async def whole(self) -> tuple[tuple[NovaServer, ...], datetime | None]:
+    async def whole(self) -> tuple[tuple[NovaServer, ...], datetime]:
         await self._ask("whole")
         return tuple(self.servers.values()), self.now
 
-    async def changed(self, since: datetime) -> tuple[tuple[NovaServer, ...], datetime | None]:
+    async def changed(self, since: datetime) -> tuple[tuple[NovaServer, ...], datetime]:
         await self._ask("changed")
         self.sinces.append(since)
         news, self.news = self.news, []

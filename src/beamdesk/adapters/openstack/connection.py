@@ -16,7 +16,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TypeVar, cast
@@ -68,12 +68,15 @@ class Reply:
     date: str = ""
 
     @property
-    def clock(self) -> datetime | None:
-        """The service's own time, to the second: ages of its resources must not depend on our clock."""
+    def clock(self) -> datetime:
+        """The service's own time, to the second, because ages of its resources should not depend on our clock.
+
+        Ours where it does not tell: an API served without a proxy in front may not.
+        """
         try:
             return parsedate_to_datetime(self.date)
         except ValueError:
-            return None
+            return datetime.now(UTC)
 
 
 def open_region(place: Place, config: OpenStackConfig) -> CloudRegion:

@@ -319,10 +319,10 @@ class _Sight:
     async def alone(self, desktop_id: DesktopId) -> Observation:
         return await self._place.observe(desktop_id)
 
-    async def whole(self) -> tuple[tuple[NovaServer, ...], datetime | None]:
+    async def whole(self) -> tuple[tuple[NovaServer, ...], datetime]:
         return await self._place.servers.whole()
 
-    async def changed(self, since: datetime) -> tuple[tuple[NovaServer, ...], datetime | None]:
+    async def changed(self, since: datetime) -> tuple[tuple[NovaServer, ...], datetime]:
         return await self._place.servers.changed(since)
 
     async def all_ports(self) -> tuple[Port, ...]:

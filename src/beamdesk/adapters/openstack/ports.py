@@ -11,7 +11,7 @@ all of them become visible.
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
+from datetime import UTC, datetime
 
 import structlog
 
@@ -26,7 +26,6 @@ log = structlog.get_logger("beamdesk.openstack")
 
 _ABSENT = frozenset({404})
 _SETTLE_S = 0.3
-_FIELDS = "id,name,device_id,fixed_ips,security_groups,created_at"
 _MAC_TAKEN = "MacAddressInUse"
 
 
@@ -51,7 +50,7 @@ class Ports:
         """List the ports of a desktop, or all."""
         return (await self._listed(desktop_id))[0]
 
-    async def _listed(self, desktop_id: DesktopId | None) -> tuple[tuple[Port, ...], datetime | None]:
+    async def _listed(self, desktop_id: DesktopId | None) -> tuple[tuple[Port, ...], datetime]:
         query = {"description": self._names.description}
         if desktop_id is not None:
             names = [self._names.resource(desktop_id), self._names.released(desktop_id)]
@@ -59,9 +58,11 @@ class Ports:
             reply = await self._connection.call(Service.NETWORK, "GET", "/ports", "list the ports", query=wanted)
             return tuple(Port.read(record) for record in sequence(reply.data, "ports")), reply.clock
         found: list[Port] = []
+        now = datetime.now(UTC)
         async for page in self._connection.pages(Service.NETWORK, "/ports", "ports", "list the ports", query):
             found += [Port.read(record) for record in sequence(page.data, "ports")]
-        return tuple(found), None
+            now = page.clock
+        return tuple(found), now
 
     async def take(self, desktop_id: DesktopId, network: str, groups: frozenset[str] | None) -> Port:
         """Make the desktop's port. Who gets it back, and nobody else, may make the desktop's server.
@@ -77,8 +78,8 @@ class Ports:
         made = await self._make(desktop_id, network, groups)
         return made if self._may_choose_mac else await self._settle(desktop_id, made)
 
-    def _left_over(self, port: Port, now: datetime | None) -> bool:
-        return now is not None and bool(port.created_at) and (now - when(port.created_at)).total_seconds() >= self._takeover_s
+    def _left_over(self, port: Port, now: datetime) -> bool:
+        return bool(port.created_at) and (now - when(port.created_at)).total_seconds() >= self._takeover_s
 
     async def _make(self, desktop_id: DesktopId, network: str, groups: frozenset[str] | None) -> Port:
         body: dict[str, object] = {

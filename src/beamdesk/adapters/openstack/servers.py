@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from beamdesk.adapters.openstack.connection import Connection, Json
 from beamdesk.adapters.openstack.errors import Service
@@ -27,25 +27,25 @@ class Servers:
         tags = self._names.tag if desktop_id is None else f"{self._names.tag},{self._names.desktop_tag(desktop_id)}"
         return tuple(server for server in (await self._listed({"tags": tags}))[0] if self._names.tag in server.tags)
 
-    async def whole(self) -> tuple[tuple[NovaServer, ...], datetime | None]:
+    async def whole(self) -> tuple[tuple[NovaServer, ...], datetime]:
         """List all servers, with Nova's own time before the list."""
         servers, date = await self._listed({"tags": self._names.tag})
         return tuple(server for server in servers if self._names.tag in server.tags), date
 
-    async def changed(self, since: datetime) -> tuple[tuple[NovaServer, ...], datetime | None]:
+    async def changed(self, since: datetime) -> tuple[tuple[NovaServer, ...], datetime]:
         """List what changed since a time, deleted servers included; with Nova's own time before the list.
 
         Nova takes the tags off a server that it deletes, so this asks by name, and other deployments' servers are among them.
         """
         return await self._listed({"name": "^beamdesk-", "changes-since": since.strftime("%Y-%m-%dT%H:%M:%SZ")})
 
-    async def _listed(self, query: dict[str, str]) -> tuple[tuple[NovaServer, ...], datetime | None]:
+    async def _listed(self, query: dict[str, str]) -> tuple[tuple[NovaServer, ...], datetime]:
         found: list[NovaServer] = []
         first: datetime | None = None
         async for reply in self._connection.pages(Service.COMPUTE, "/servers/detail", "servers", "list the servers", query):
             found += [NovaServer.read(record) for record in sequence(reply.data, "servers")]
             first = first or reply.clock
-        return tuple(found), first
+        return tuple(found), first or datetime.now(UTC)
 
     async def get(self, uuid: str) -> NovaServer | None:
         """Return a server by id, whosever it is; None = Nova knows none."""

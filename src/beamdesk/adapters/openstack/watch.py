@@ -30,7 +30,7 @@ APART_S = 0.3
 SHARE = 3.0
 """A pause after a round lasts this many times as long as the round, and never longer than `MOST_APART_S`."""
 MOST_APART_S = 1.5
-OVERLAP = timedelta(seconds=10)
+OVERLAP = timedelta(seconds=15)
 """Clocks of the controllers differ, and a change becomes visible after it is dated."""
 _GIVEN_UP = "The look at the cloud was given up. Beamdesk looks again."
 
@@ -41,10 +41,10 @@ class Sight(Protocol):
     async def alone(self, desktop_id: DesktopId) -> Observation:
         """Look at one desktop."""
 
-    async def whole(self) -> tuple[tuple[NovaServer, ...], datetime | None]:
+    async def whole(self) -> tuple[tuple[NovaServer, ...], datetime]:
         """List all servers; with Nova's time."""
 
-    async def changed(self, since: datetime) -> tuple[tuple[NovaServer, ...], datetime | None]:
+    async def changed(self, since: datetime) -> tuple[tuple[NovaServer, ...], datetime]:
         """List the servers that changed, deleted ones included; with Nova's time."""
 
     async def all_ports(self) -> tuple[Port, ...]:
@@ -147,7 +147,7 @@ class Watch:
             servers, date = await self._sight.changed(self._since)
             for server in servers:
                 self._note(server)
-        self._since = date - OVERLAP if date else None
+        self._since = date - OVERLAP
         if self._needs_ports(asked, now):
             self._ports_at = now
             self._ports = {port.device: port for port in await self._sight.all_ports() if port.device}
