@@ -6,6 +6,7 @@ client is our agent.
 
 from __future__ import annotations
 
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -365,8 +366,9 @@ async def remove_snapshot_consumer(app: Application, caller: SignedIn, name: Hos
 )
 async def scheduling_snapshot(app: Application, request: Request, if_none_match: IfNoneMatch = None) -> Response:
     """Return the scheduling core's state, for a scheduler with a credential of its own (`POST /scheduling/consumers`)."""
-    document, tag = await srm_snapshot.snapshot(app, _bearer(request), address=_peer(request))
+    known = partial(unchanged, if_none_match)
+    document, tag = await srm_snapshot.snapshot(app, _bearer(request), address=_peer(request), known=known)
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    if unchanged(if_none_match, tag):
+    if document is None:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return Response(document, headers=headers, media_type="application/json")

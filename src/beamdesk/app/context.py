@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from beamdesk.app.limits import Limits
+from beamdesk.app.snapshots import Snapshots
 from beamdesk.domain.catalog import Resources
 from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.domain.lease import LeaseRules
@@ -58,4 +59,5 @@ class App:
     console: Callable[[ServerId], Awaitable[str]] | None = None
     guest_site: GuestSite = field(default_factory=GuestSite)
     limits: Limits = field(default_factory=Limits)
+    snapshots: Snapshots = field(default_factory=Snapshots)
     hosts: Callable[[], Awaitable[tuple[HostFacts, ...]]] | None = None

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hmac
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 
 import structlog
@@ -127,27 +127,48 @@ def _claims(used: Iterable[DeviceRecord]) -> list[Claim]:
     return claims
 
 
-async def snapshot(app: App, credential: str, *, address: str) -> tuple[str, str]:
-    """Return the snapshot document and a tag that stays the same while nothing but the time changes.
+async def snapshot(app: App, credential: str, *, address: str, known: Callable[[str], bool]) -> tuple[str | None, str]:
+    """Return the snapshot document and its tag, which changes with the state and not with the time.
+
+    ``known`` tells whether the reader has the document of a tag; then it is not made again, and None returned.
 
     Raises:
         NotSignedIn: no program has this credential. TooManyRequests.
     """
     now = app.clock.now()
+    await _admit(app, credential, address, now)
+    key = await _key(app, now)
+    if known(f'"{key}"'):
+        return None, f'"{key}"'
+    published = app.snapshots.find(key)
+    if published is None:
+        published = publish(await core_table(app), 0.0)
+        if await _key(app, now) != key:  # it changed while it was read: this one is nobody's to come back to
+            return write_snapshot(replace(published, at=now.timestamp())), f'"{app.secrets.token()}"'
+        app.snapshots.keep(key, published)
+    return write_snapshot(replace(published, at=now.timestamp())), f'"{key}"'
+
+
+async def _key(app: App, now: datetime) -> str:
+    """Return a key of all that a snapshot is made of now."""
+    async with app.store.begin() as tx:
+        digest, heard = await tx.srm.marks()
+    silent = [name for name, seen_at in heard if seen_at is None or now - seen_at > app.rules.srm.stale_after]
+    return sha256(digest + repr(silent).encode()).hexdigest()[:32]
+
+
+async def _admit(app: App, credential: str, address: str, now: datetime) -> None:
     digest = hash_secret(credential)
     async with app.store.begin() as tx:
-        known = await tx.srm.consumer_by_token(digest)
-    if known is None or not hmac.compare_digest(known[1], digest):
+        consumer = await tx.srm.consumer_by_token(digest)
+    if consumer is None or not hmac.compare_digest(consumer[1], digest):
         _take(app, "stranger", address)
         raise NotSignedIn("No program has this credential (any more).")
-    name, _hash, used_at = known
+    name, _hash, used_at = consumer
     _take(app, "snapshot", name)
     if used_at is None or now - used_at >= TOUCH_EVERY:
         async with app.store.begin(write=True) as tx:
             await tx.srm.touch_consumer(name, now)
-    published = publish(await core_table(app), 0.0)
-    tag = sha256(write_snapshot(published).encode()).hexdigest()[:32]
-    return write_snapshot(replace(published, at=now.timestamp())), f'"{tag}"'
 
 
 def _take(app: App, kind: str, key: str) -> None:

@@ -44,6 +44,9 @@ class Srm(Protocol):
     async def remove_device(self, host: str, address: str) -> None:
         """Forget a device; absent is fine."""
 
+    async def marks(self) -> tuple[bytes, tuple[tuple[str, datetime | None], ...]]:
+        """Return a digest of all that the scheduling snapshot is made of, and when each host was last heard. Cheap."""
+
     async def add_samples(self, *samples: Sample) -> None:
         """Write points of the history."""
 

@@ -23,7 +23,9 @@ async def consumer(app: App) -> str:
 
 
 async def read(app: App) -> tuple[str, str]:
-    return await srm_snapshot.snapshot(app, await consumer(app), address="10.0.0.9")
+    document, tag = await srm_snapshot.snapshot(app, await consumer(app), address="10.0.0.9", known=lambda _tag: False)
+    assert document is not None
+    return document, tag
 
 
 async def test_a_used_card_is_its_holders_claim(app: App) -> None:
@@ -107,14 +109,14 @@ async def test_only_a_consumers_credential_reads_it(app: App) -> None:
     token = await consumer(app)
     for secret in ("guessed", agent.credential, token[:-1]):
         with pytest.raises(NotSignedIn):
-            await srm_snapshot.snapshot(app, secret, address="10.0.0.9")
+            await srm_snapshot.snapshot(app, secret, address="10.0.0.9", known=lambda _tag: False)
     operator = await caller(app, OPERATOR)
     assert [(one[0], one[2]) for one in await srm.list_consumers(app, operator)] == [("nova", None)]
-    await srm_snapshot.snapshot(app, token, address="10.0.0.9")
+    await srm_snapshot.snapshot(app, token, address="10.0.0.9", known=lambda _tag: False)
     assert (await srm.list_consumers(app, operator))[0][2] == clock_of(app).now()
     await srm.remove_consumer(app, operator, "nova")
     with pytest.raises(NotSignedIn):
-        await srm_snapshot.snapshot(app, token, address="10.0.0.9")
+        await srm_snapshot.snapshot(app, token, address="10.0.0.9", known=lambda _tag: False)
 
 
 @pytest.mark.parametrize("person", [None, "olga"])
@@ -122,3 +124,30 @@ async def test_a_login_is_no_credential_of_a_scheduler(app: App, person: str | N
     async with api_client(app, person) as client:
         answer = await client.get("/scheduling/snapshot")
     assert (answer.status_code, answer.json()["code"]) == (401, "not_signed_in")
+
+
+async def test_every_change_that_matters_changes_the_tag(app: App) -> None:
+    agent = await Agent.reporting(app)
+    operator = await caller(app, OPERATOR)
+    tags = [(await read(app))[1]]
+
+    async def changed() -> None:
+        document, tag = await read(app)
+        assert tag not in tags
+        tags.append(tag)
+        (host,) = read_snapshot(document).snapshot.hosts
+        fresh = await srm_snapshot.core_hosts(app)
+        assert [one.enabled for one in fresh] == [host.enabled]
+
+    await agent.say(loads=(held(),))
+    await changed()
+    await agent.say(cards=(a_card(SECOND, numa=1, memory_mib=1024),))
+    await changed()
+    await srm.change_host(app, operator, "gpu01", enabled=False)
+    await changed()
+    await srm.change_host(app, operator, "gpu01", aggregates=("b9",))
+    await changed()
+    clock_of(app).tick(app.rules.srm.stale_after.total_seconds() + 1)
+    await changed()
+    await agent.say(gone=(SECOND,))
+    await changed()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, delete, insert, select, update
+from sqlalchemy import Select, Text, cast, delete, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -104,6 +105,26 @@ class SqlSrm(Tables):
     async def remove_device(self, host: str, address: str) -> None:
         """Forget a device."""
         await self._write(delete(_device).where(_device.c.host == host, _device.c.address == address))
+
+    async def marks(self) -> tuple[bytes, tuple[tuple[str, datetime | None], ...]]:
+        """Digest what snapshots are made of as the database has it, without reading it into records."""
+        own, card = _host.c, _device.c
+        hosts = await self._read(
+            select(own.name, own.seen_at, own.enabled, own.dedicated, cast(own.aggregates, Text), cast(own.facts, Text)).order_by(
+                own.name
+            )
+        )
+        devices = await self._read(
+            select(card.host, card.address, card.state, card.present, card.holder, cast(card.facts, Text)).order_by(
+                card.host, card.address
+            )
+        )
+        digest = hashlib.blake2b(digest_size=16)
+        for row in hosts:
+            digest.update(repr([value for name, value in row.items() if name != "seen_at"]).encode())
+        for row in devices:
+            digest.update(repr(list(row.values())).encode())
+        return digest.digest(), tuple((row["name"], row["seen_at"]) for row in hosts)
 
     async def add_samples(self, *samples: Sample) -> None:
         """Write points of the history."""
