@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 
 from beamdesk import __version__
 from beamdesk.api import data as data_endpoints
-from beamdesk.api import desktops, events, experiments, flavors, images, logins, problems, srm, thumbnails
+from beamdesk.api import desktops, events, experiments, flavors, images, logins, problems, scheduling, srm, thumbnails
 from beamdesk.api.middleware import MAX_BODY_BYTES, BodyLimit, JsonOnly, LastResort, SafeHeaders
 from beamdesk.app.context import App
 from beamdesk.app.data import Data
@@ -28,6 +28,7 @@ _TAGS = [
     {"name": "desktops", "description": "Apply, follow, connect, stop, start, extend, delete."},
     {"name": "data", "description": "Folders, downloads and previews of an experiment."},
     {"name": "srm", "description": "Hosts and GPUs, for operators; the scheduling snapshot, for schedulers."},
+    {"name": "scheduling", "description": "Why a desktop is where it is; hosts and cards; bookings."},
     {"name": "events", "description": "What happened, and what happens now."},
 ]
 
@@ -58,7 +59,7 @@ def create_api(app: App, data: Data | None = None) -> FastAPI:
     api.state.data = data
     api.state.streams = events.Streams()
     problems.install(api)
-    modules = (logins, experiments, images, flavors, events, desktops, thumbnails, data_endpoints, srm)
+    modules = (logins, experiments, images, flavors, events, desktops, thumbnails, data_endpoints, srm, scheduling)
     routes = (route for module in modules for route in module.router.routes if isinstance(route, APIRoute))
     api.state.methods = tuple((route.path_regex, route.methods) for route in routes)
     # events before desktops: a fixed path must win over one with a placeholder

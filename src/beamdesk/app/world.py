@@ -102,9 +102,19 @@ def part_name(booking: Booking, number: int) -> str:
 
 
 async def read_world(
-    tx: Transaction, hosts: Sequence[HostFacts], flavors: Iterable[Flavor], now: datetime, rules: SrmRules, policy: str = DEFAULT
+    tx: Transaction,
+    hosts: Sequence[HostFacts],
+    flavors: Iterable[Flavor],
+    now: datetime,
+    rules: SrmRules,
+    policy: str = DEFAULT,
+    *,
+    ours: bool = True,
 ) -> World:
-    """Read everything into a table. In one transaction, so that it is one moment's state."""
+    """Read everything into a table. In one transaction, so that it is one moment's state.
+
+    ``ours``: desktops are placed by us, so that one without a placement has to be counted somewhere all the same.
+    """
     records = await tx.srm.hosts()
     devices = await tx.srm.devices()
     admitted = await tx.desktops.holders()
@@ -123,7 +133,7 @@ async def read_world(
     mix = mix_of(flavors)
     world = World(Scheduler(table, make(policy, table, mix), keep=5), mix, now, booked, placements, {})
     for desktop in admitted:
-        if desktop.id not in placements:
+        if ours and desktop.id not in placements:
             _count_adrift(world, desktop)
     return world
 

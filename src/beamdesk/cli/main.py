@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from beamdesk import __version__
-from beamdesk.cli import data, desktops, logins, offers
+from beamdesk.cli import bookings, data, desktops, logins, offers
 from beamdesk.cli.failure import Failure
 from beamdesk.cli.output import clean
 
-_CLIENT = frozenset({"login", "logout", "whoami", "desktop", "experiment", "image", "flavor", "data", "--version"})
+_CLIENT = frozenset({"login", "logout", "whoami", "desktop", "experiment", "image", "flavor", "data", "booking", "--version"})
 
 
 def _version(wanted: bool) -> None:
@@ -39,6 +39,7 @@ def build(*, with_services: bool) -> typer.Typer:
     app.add_typer(offers.images, name="image")
     app.add_typer(offers.flavors, name="flavor")
     app.add_typer(data.data, name="data")
+    app.add_typer(bookings.bookings, name="booking")
     if with_services:
         from beamdesk.cli import openstack, schedule, services, srm
 

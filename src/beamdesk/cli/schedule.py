@@ -1,4 +1,4 @@
-"""`beamdesk schedule`: replay traces through the scheduling core, and generate desktop workloads. Needs no deployment."""
+"""`beamdesk schedule`: explain decisions of a deployment; replay traces through the scheduling core, which needs none."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import typer
 from beamdesk.adapters.trace import play, workload
 from beamdesk.adapters.trace.generator import workload as generate_workload
 from beamdesk.adapters.trace.plots import draw
+from beamdesk.cli.explain import explain_command, hosts_command
 from beamdesk.cli.failure import Exit, Failure
 from beamdesk.domain.errors import BeamdeskError, Invalid
 from beamdesk.scheduling.policy import POLICIES
 
-schedule_app = typer.Typer(help="Replay traces through the scheduler.", no_args_is_help=True)
+schedule_app = typer.Typer(help="Why desktops are where they are; traces through the scheduler.", no_args_is_help=True)
 
 CHURN = {
     "gpu": "GPU desktops accepted",
@@ -25,6 +26,10 @@ CHURN = {
     "fragments": "fragments",
     "cpu_used": "CPU used",
 }
+
+
+schedule_app.command("explain")(explain_command)
+schedule_app.command("hosts")(hosts_command)
 
 
 @schedule_app.command("replay")

@@ -31,7 +31,25 @@ REASONS = {
     "guest_silent": "the desktop stopped answering",
     "duplicate_server": "a second machine appeared and is being removed",
 }
-LACKING = {"vcpus": "CPUs", "memory_mib": "memory", "disk_gib": "disk", "gpus": "GPUs", "desktops": "number of desktops"}
+LACKING = {
+    "vcpus": "CPUs",
+    "memory_mib": "memory",
+    "disk_gib": "disk",
+    "gpus": "GPUs",
+    "desktops": "number of desktops",
+    "booked": "the end of a booking",
+    "stale": "hosts that report again",
+    "hosts": "hosts that are open",
+    "together": "all of it on one host",
+}
+OUTCOMES = {
+    "placed": "it runs where the scheduler put it",
+    "waiting": "it waits",
+    "never": "no host could ever run it",
+    "stopped": "it is stopped and holds nothing",
+    "pending": "nothing was decided yet",
+    "elsewhere": "the cloud decides by itself where it runs; beamdesk knows no reasons",
+}
 AVAILABILITY = {"now": "now", "wait": "would wait", "quota": "over quota", "never": "never fits here"}
 
 

@@ -41,6 +41,8 @@ class EventKind(StrEnum):
     SRM_HOST = "srm.host"
     SRM_DEVICE = "srm.device"
     SRM_ALARM = "srm.alarm"
+    BOOKING_MADE = "booking.made"
+    BOOKING_CANCELLED = "booking.cancelled"
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,12 @@ def may_see_team(person: Person, experiment: Experiment) -> bool:
     return experiment.has_member(person.id) or local_contact or person.is_operator
 
 
+def may_book(person: Person, experiment: Experiment) -> bool:
+    """Tell whether ``person`` may book cards and desktops for ``experiment``: its local contacts and operators."""
+    local_contact = person.role is Role.BEAMLINE_SCIENTIST and experiment.beamline in person.beamlines
+    return local_contact or person.is_operator
+
+
 def may_read_data(person: Person, experiment: Experiment) -> bool:
     """Tell whether ``person`` may read the data of ``experiment``."""
     return experiment.has_member(person.id)
