@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from beamdesk.guest.errors import SetupError
 from beamdesk.protocol.guest import Mount
 
-TIMEOUT_S = 60
+TIMEOUT_S = 180
+"""A busy storage server may take its time; people wait no longer than for the boot itself."""
 _TARGET = re.compile(r"/(data|home)(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+\Z")
 _OPTIONS = re.compile(r"[A-Za-z0-9_=.:/@+-]+(,[A-Za-z0-9_=.:/@+-]+)*\Z")
 _OURS = frozenset(
