@@ -25,6 +25,9 @@ router = APIRouter(tags=["scheduling"])
 BookingIdPath = Annotated[str, Path(pattern=r"^b[a-z0-9]{1,39}$", examples=["bd2k7x0q4m1n8p5r3"])]
 
 
+_MOMENT: dict[str, object] = {"type": "string", "format": "date-time", "examples": ["2026-03-01T09:00:00Z"]}
+
+
 def _written(value: object) -> object:
     """Refuse numbers: nobody who writes 12 means a moment of 1970."""
     if not isinstance(value, str):
