@@ -35,6 +35,7 @@ log = structlog.get_logger("beamdesk.openstack")
 MOST_CROSS_CHECKS = 5
 """Ports whose server a list did not show are asked for one by one, so many at most; more make the observation incomplete."""
 _VOLUME_TYPE_SINCE = (2, 67)
+_MARK_LOOKS, _MARK_EVERY_S = 30, 0.5
 _WAKE = {
     "SHUTOFF": "os-start",
     "SHELVED": "unshelve",
@@ -217,7 +218,10 @@ class PlaceDriver:
         return body
 
     async def start(self, uuid: str, spec: ServerSpec) -> None:
-        """Start a stopped server, shelved and suspended ones included; give its guest a fresh nonce as metadata."""
+        """Start a stopped server, shelved and suspended ones included; give its guest a fresh nonce as metadata.
+
+        A shelved server takes metadata only once it is back: the nonce follows within seconds, or the desktop is restarted later.
+        """
         server = await self.servers.mine(uuid)
         if server is None or server.status is ServerStatus.DELETING:
             raise CloudRefused("The server is gone.")
@@ -230,9 +234,13 @@ class PlaceDriver:
             return
         if server.task:
             raise CloudError(f"OpenStack is busy with the server ({server.task}). Beamdesk waits for it.")
-        await self.servers.mark(uuid, {NONCE_KEY: spec.nonce})
         await self._secure(uuid, spec)
+        marked = await self.servers.mark(uuid, {NONCE_KEY: spec.nonce})
         await self.servers.act(uuid, action, "start the server")
+        for _look in range(0 if marked else _MARK_LOOKS):
+            if await self.servers.mark(uuid, {NONCE_KEY: spec.nonce}):
+                return
+            await asyncio.sleep(_MARK_EVERY_S)
 
     async def _secure(self, uuid: str, spec: ServerSpec) -> None:
         groups = await self.groups.wanted(spec.beamline)

@@ -86,7 +86,8 @@ class Servers:
         path, accept = f"/servers/{uuid}/action", _BUSY if busy_ok else frozenset()
         return (await self._connection.call(Service.COMPUTE, "POST", path, doing, body={action: argument}, accept=accept)).data
 
-    async def mark(self, uuid: str, metadata: dict[str, str]) -> None:
-        """Add metadata."""
-        path = f"/servers/{uuid}/metadata"
-        await self._connection.call(Service.COMPUTE, "POST", path, "mark the server", body={"metadata": metadata})
+    async def mark(self, uuid: str, metadata: dict[str, str]) -> bool:
+        """Add metadata; return false where Nova's state of the server does not allow it now."""
+        path, body = f"/servers/{uuid}/metadata", {"metadata": metadata}
+        reply = await self._connection.call(Service.COMPUTE, "POST", path, "mark the server", body=body, accept=_BUSY)
+        return reply.status not in _BUSY
