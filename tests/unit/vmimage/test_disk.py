@@ -8,6 +8,7 @@ import pytest
 
 from beamdesk.adapters.local.images.errors import BuildError, ImageError
 from beamdesk.adapters.local.images.recipes import Recipes
+from beamdesk.adapters.openstack.catalog_entries import read_images
 from beamdesk.adapters.vmimage import build
 from beamdesk.adapters.vmimage.__main__ import main
 from beamdesk.adapters.vmimage.disk import MIB, SECTOR, Partition, boot_record, root_size
@@ -54,6 +55,17 @@ def test_glance_is_told_what_catalogue_and_hypervisor_need():
     assert {"name", "command", "icon", "description"} == set(json.loads(properties["beamdesk_software"])[0])
     assert properties["hw_cdrom_bus"] == "scsi"
     assert all(isinstance(value, str) for value in properties.values())
+
+
+def test_the_catalogue_reads_what_every_image_says():
+    recipes = Recipes(REPOSITORY / "deploy/images", REPOSITORY / "src/beamdesk")
+    raw = [glance_properties(recipes.image(name), "abc") | {"id": name, "status": "active"} for name in recipes.image_ids()]
+    images, left_out = read_images(raw)
+    assert not left_out
+    assert {image.id: set(image.beamlines) for image in images} == {
+        name: set(recipes.image(name).beamlines) for name in recipes.image_ids()
+    }
+    assert all(image.software and image.title.zh != image.title.en for image in images)
 
 
 def test_the_size_of_a_disk_is_read_from_its_header(tmp_path):
