@@ -42,6 +42,8 @@ class OpenStackCloud:
         others = [place for place in self.places.values() if place is not chosen]
         elsewhere = await _everywhere([place.observe(spec.desktop_id) for place in others])
         found = [server for observation in elsewhere for server in observation.servers]
+        if not found and not all(observation.complete for observation in elsewhere):
+            raise CloudError("A part of OpenStack does not tell whether the desktop has a server there. Beamdesk looks again.")
         return min(found, key=lambda server: (server.created_at, server.id)) if found else await chosen.create(spec)
 
     async def start_server(self, server_id: ServerId, spec: ServerSpec) -> None:
