@@ -45,7 +45,9 @@ from beamdesk.portal.app import create_portal
 from beamdesk.portal.config import DemoHint, PortalSettings
 from beamdesk.ports.cloud import Capacity
 from beamdesk.reconcile import main as reconciler
+from beamdesk.reconcile.placing import Placer
 from beamdesk.reconcile.rules import ReconcileRules
+from beamdesk.scheduling.host import HostFacts
 
 PASSWORD = "quartz-lily-beam"
 IMAGES = (
@@ -112,6 +114,7 @@ class World:
     build_s: float = 0.2
     port: int = 0
     live_idle_s: float = 2.0
+    places: tuple[HostFacts, ...] = ()
     app: App = field(init=False)
     cloud: FakeCloud = field(init=False)
     guests: FakeGuests = field(init=False)
@@ -161,7 +164,8 @@ class World:
         clock, secrets, hint = SystemClock(), SystemSecrets(), reconciler.Hint()
         store = await SqlStore.open(f"sqlite+aiosqlite:///{self.folder}/store.db")
         await load_demo(store, PEOPLE, EXPERIMENTS)
-        self.cloud = FakeCloud(clock, capacity=self.capacity, times=FakeTimes(build=self.build_s))
+        self._places = (lambda: self.places) if self.places else None
+        self.cloud = FakeCloud(clock, capacity=self.capacity, times=FakeTimes(build=self.build_s), places=self._places)
         self.guests = FakeGuests(store, self.cloud.world, clock, secrets, step_s=self.step_s)
         self.app = App(
             store=store,
@@ -174,7 +178,9 @@ class World:
             desktop_origin=lambda desktop_id: f"http://d-{desktop_id}.localhost:{self.port}",
             hint=hint,
             portal_origin=self.origin,
+            hosts=self.cloud.hosts if self.places else None,
         )
+        placer = Placer(self.cloud.hosts, self.app.catalog.flavors, self.rules.srm) if self.places else None
         previews = SandboxedPreviews()
         files = Data(self.app, DirectFiles(self.folder / "data"), previews)
         settings = PortalSettings(
@@ -191,7 +197,7 @@ class World:
         rules = ReconcileRules(lease=self.rules.lease)
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve([self._socket]))
-            group.create_task(reconciler.run(store, self.cloud, clock, secrets, rules, self._stop, hint=hint))
+            group.create_task(reconciler.run(store, self.cloud, clock, secrets, rules, self._stop, hint=hint, placer=placer))
             group.create_task(self.guests.run(self._stop))
             while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
                 await asyncio.sleep(0.02)

@@ -14,7 +14,7 @@ from starlette.types import Scope
 
 from beamdesk.app.context import App
 from beamdesk.app.data import Data
-from beamdesk.portal import activity, data, desktops, live, new_desktop, preferences, previews, signin
+from beamdesk.portal import activity, data, desktops, fleet, live, new_desktop, preferences, previews, signin
 from beamdesk.portal.config import PortalSettings
 from beamdesk.portal.site import STATIC, Handler, Site, failure_page
 
@@ -52,6 +52,8 @@ def _routes(site: Site) -> list[Route | Mount]:
         _get(site, "/desktops/{id}/card", desktops.show_card),
         _get(site, "/desktops/{id}/thumbnail", desktops.thumbnail),
         _get(site, "/desktops/{id}/console", desktops.console),
+        _get(site, "/desktops/{id}/why", fleet.show_why),
+        _get(site, "/hosts", fleet.show_hosts),
         *(_get(site, f"/desktops/{{id}}/ask/{action}", desktops.ask(action)) for action in _ASKED),
         *(_post(site, f"/desktops/{{id}}/{action}", desktops.act(action)) for action in _CHANGES),
         _post(site, "/desktops/{id}/rename", desktops.rename),

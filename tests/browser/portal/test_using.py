@@ -19,12 +19,12 @@ pytestmark = pytest.mark.browser
 EXPERIMENT = ExperimentId("heps-2026-0147")
 
 
-def applied(world: World, name: str = "Bones", person: str = "bob") -> str:
+def applied(world: World, name: str = "Bones", person: str = "bob", flavor: str = "small") -> str:
     """Apply for a desktop behind the page's back and return its id."""
 
     async def go() -> str:
         caller = (await open_login(world.app, PersonId(person), kind="cli")).caller
-        wanted = NewDesktop(EXPERIMENT, ImageId("imaging"), FlavorId("small"), name)
+        wanted = NewDesktop(EXPERIMENT, ImageId("imaging"), FlavorId(flavor), name)
         return (await apply(world.app, caller, wanted)).desktop.id
 
     return str(world.do(go))

@@ -1,0 +1,79 @@
+"""Why a desktop is where it is, and the operators' map, in a browser: accessible, live, and for nobody else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from beamdesk.domain.srm import CardState
+from browser.world import World
+from placingkit import cpu_host, gpu_host
+
+from .conftest import Open
+from .test_accessibility import Checker
+from .test_using import applied
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    states = [CardState.DIRTY, CardState.CLEANING, CardState.FAILED]
+    places = [gpu_host(f"gpu-{number + 1:02}", 4, vcpus=32, bad=state) for number, state in enumerate(states)]
+    with World(tmp_path, places=(*places, gpu_host("gpu-09", 2, vcpus=16), cpu_host("cpu-01"), cpu_host("cpu-02"))) as world:
+        yield world
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_pages_are_accessible(world: World, open_page: Open, width: int, theme: str, language: str) -> None:
+    options = {"width": width, "color_scheme": theme, "language": language, "reduced_motion": "reduce"}
+    check = Checker()
+    desktop = applied(world, "With a card", flavor="gpu.small")
+    page = open_page("bob", **options)
+    expect(page.locator(".card .pill")).to_have_text("已就绪" if language == "zh" else "Ready", timeout=20_000)
+    page.goto(f"/desktops/{desktop}/why")
+    expect(page.locator(".bars rect").first).to_be_visible()
+    check(page, "why")
+    shots = os.environ.get("BEAMDESK_SCREENSHOTS")
+    if shots:
+        page.screenshot(path=f"{shots}/why-{width}-{theme}-{language}.png", full_page=True)
+    page = open_page("olga", **options)
+    page.goto("/hosts")
+    expect(page.locator(".host")).to_have_count(6)
+    check(page, "hosts")
+    if shots:
+        page.screenshot(path=f"{shots}/hosts-{width}-{theme}-{language}.png", full_page=True)
+    page.goto("/hosts?state=used&q=nothing+like+it")
+    check(page, "no hosts")
+    assert not check.problems, "\n".join(check.problems)
+
+
+def test_the_map_filters_by_keyboard_and_follows_what_happens(world: World, open_page: Open) -> None:
+    page = open_page("olga")
+    page.goto("/hosts")
+    expect(page.locator(".host-card.state-used")).to_have_count(0)
+    applied(world, "Live one", flavor="gpu.small")
+    expect(page.locator(".host-card.state-used")).to_have_count(1, timeout=20_000)
+    expect(page.locator(".host-card.state-used")).to_contain_text("Live one")
+    page.focus("#q")
+    page.keyboard.type("live ONE")
+    page.keyboard.press("Enter")
+    expect(page.locator(".host")).to_have_count(1)
+    page.select_option("#state", "failed")
+    page.fill("#q", "")
+    page.press("#q", "Enter")
+    expect(page.locator(".host h2")).to_have_text(["gpu-03"])
+
+
+def test_nobody_but_operators_gets_the_map(open_page: Open) -> None:
+    page = open_page("bob")
+    expect(page.locator(".main-nav a[href='/hosts']")).to_have_count(0)
+    answer = page.goto("/hosts")
+    assert answer is not None
+    assert answer.status == 403
