@@ -61,7 +61,6 @@ test-openstack: dev ## the tests on a real OpenStack with simulated hosts, broug
 test-openstack-vm: dev ## boot a built image as a virtual machine and use it in the browser: minutes, more where there is no KVM
 	@$(SUDO) deploy/setup packages
 	@$(SUDO) deploy/setup vm
-	@$(SUDO) deploy/setup openstack
 	@$(SUDO) $(RUN)python -m beamdesk.adapters.vmimage build general --kernel --out $(VM_DISK)
 	@$(SUDO) env BEAMDESK_TEST_DISK=$(VM_DISK) $(RUN)pytest tests/vm
 
