@@ -208,18 +208,19 @@ class World:
                     return
         raise AssertionError(f"nobody tells of {reason}: {[dict(event.data) for event in await self.events(desktop_id)]}")
 
-    async def delete_all(self) -> None:
+    async def delete_all(self, within_s: float = PATIENCE_S) -> None:
         """Want every desktop deleted, and wait for it."""
         async with self.store.begin() as tx:
             rows = await tx.desktops.page(limit=10_000)
         for row in rows:
             await self.want(row.id, Desired.DELETED)
-        for row in rows:
-            async for _ in patience():
-                if await self.get(row.id) is None:
-                    break
-            else:
-                raise AssertionError(f"not deleted: {await self.get(row.id)}")
+        left = {row.id for row in rows}
+        async for _ in patience(within_s=within_s):
+            async with self.store.begin() as tx:
+                left &= await tx.desktops.known_ids()
+            if not left:
+                return
+        raise AssertionError(f"not deleted: {[await self.get(one) for one in sorted(left)[:3]]}")
 
     def nova_records(self) -> list[dict[str, Any]]:
         """Return Nova's records of this deployment's servers."""
@@ -266,10 +267,10 @@ class World:
         raise AssertionError(f"not one of each for {wanted}: {found}")
 
 
-async def patience(period_s: float = 0.1) -> AsyncIterator[float]:
+async def patience(period_s: float = 0.1, within_s: float = PATIENCE_S) -> AsyncIterator[float]:
     """Yield now and then, until patience ends."""
     begun = time.monotonic()
-    while time.monotonic() - begun < PATIENCE_S:
+    while time.monotonic() - begun < within_s:
         yield time.monotonic() - begun
         await asyncio.sleep(period_s)
 
