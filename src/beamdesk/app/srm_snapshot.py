@@ -100,17 +100,10 @@ async def core_table(app: App) -> HostTable:
     facts = _hosts(app, hosts, devices)
     known = {host.name for host in facts}
     used = [device for device in devices if device.state is CardState.USED and device.present and device.host in known]
-    taken = {(device.host, device.address) for device in used}
-    table = HostTable([_as_if_free(host, taken) for host in facts])
+    table = HostTable(facts)
     for claim in _claims(used):
         restore(table, claim)
     return table
-
-
-def _as_if_free(host: HostFacts, taken: set[tuple[str, str]]) -> HostFacts:
-    """Return the host as it is without its servers: a card that is claimed becomes used by its claim."""
-    cards = tuple(replace(card, state=CardState.FREE) if (host.name, card.address) in taken else card for card in host.cards)
-    return replace(host, cards=cards)
 
 
 def _claims(used: Iterable[DeviceRecord]) -> list[Claim]:
