@@ -246,6 +246,16 @@ async def test_a_build_that_no_host_takes_says_so(case: OpenStackCase, deploymen
     await clean(case, cloud)
 
 
+async def test_with_an_administrators_rights_the_missing_resource_is_told(
+    case: OpenStackCase, deployment: str, spec: ServerSpec
+) -> None:
+    cloud = case.cloud(deployment, flavors={"small": "desk-too-big"}, places=(Place("main", ADMIN, NETWORK),))
+    await cloud.create_server(spec)
+    server = await reach(case, cloud, spec, ServerStatus.ERROR)
+    assert "None has 1000 vCPUs or 4000000 MiB of memory free." in server.fault
+    await clean(case, cloud)
+
+
 async def test_a_flavor_and_a_network_that_are_not_there_are_named(case: OpenStackCase, deployment: str, spec: ServerSpec) -> None:
     cloud = case.cloud(deployment)
     with pytest.raises(CloudRefused, match="no flavor gigantic"):

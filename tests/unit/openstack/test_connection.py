@@ -12,7 +12,7 @@ from beamdesk.adapters.openstack.config import Place
 from beamdesk.adapters.openstack.connection import PAGE, Connection, open_region
 from beamdesk.adapters.openstack.errors import Service
 from beamdesk.domain.errors import CloudError, CloudRefused, CloudUnavailable, ConfigurationError, NotSupported
-from unit.openstack.tiny_cloud import PASSWORD, Answer, TinyCloud, config_for, tiny_cloud
+from unit.openstack.tiny_cloud import PASSWORD, SERVICES, Answer, TinyCloud, config_for, tiny_cloud
 
 pytestmark = pytest.mark.anyio
 SERVERS = "/compute/v2.1/servers"
@@ -136,7 +136,8 @@ async def test_a_list_without_end_is_given_up(cloud: TinyCloud, connection: Conn
         _ = [page async for page in connection.pages(Service.COMPUTE, "/servers", "servers", "list the servers", {})]
 
 
-async def test_a_service_that_the_catalogue_lacks_is_told(connection: Connection) -> None:
+async def test_a_service_that_the_catalogue_lacks_is_told(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(SERVICES, "placement")
     with pytest.raises(CloudError, match="no placement service"):
         await connection.call(Service.PLACEMENT, "GET", "/usages", "tell the usage")
     assert not await connection.has(Service.PLACEMENT)

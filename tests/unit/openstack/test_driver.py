@@ -195,3 +195,36 @@ async def test_the_address_of_a_console_is_given_where_there_is_one(cloud: TinyC
     with pytest.raises(NotSupported, match="Unavailable console type"):
         await opened.console_url(ServerId(f"main:{UUID}"))
     await opened.close()
+
+
+NOBODY = {"message": "No valid host was found. There are not enough hosts available.", "code": 500}
+CANDIDATES = "/placement/allocation_candidates"
+
+
+async def fault_of(cloud: TinyCloud, folder: Path) -> str:
+    failed = {**record(status="ERROR"), "fault": NOBODY, "flavor": {"vcpus": 64, "ram": 2048, "disk": 10}}
+    cloud.on("GET", SERVERS, Answer(200, {"servers": [failed]}))
+    opened = driver(cloud, folder)
+    first, again = [(await opened.find_servers(DESKTOP)).servers[0].fault for _ in range(2)]
+    assert first == again
+    await opened.close()
+    return first
+
+
+async def test_which_resource_no_host_has_is_told_where_placement_may_be_asked(cloud: TinyCloud, tmp_path: Path) -> None:
+    none, some = Answer(200, {"allocation_requests": []}), Answer(200, {"allocation_requests": [{}]})
+    cloud.on("GET", CANDIDATES, none, none, some, some)
+    assert "None has 64 vCPUs free. (Nova: No valid host" in await fault_of(cloud, tmp_path)
+    assert cloud.asked["GET", CANDIDATES] == 4
+
+
+async def test_room_that_the_scheduler_refused_is_told_as_such(cloud: TinyCloud, tmp_path: Path) -> None:
+    cloud.on("GET", CANDIDATES, Answer(200, {"allocation_requests": [{}]}))
+    assert "refused them for another reason" in await fault_of(cloud, tmp_path)
+    assert cloud.asked["GET", CANDIDATES] == 1
+
+
+async def test_without_the_right_to_ask_placement_the_fault_stands_alone(cloud: TinyCloud, tmp_path: Path) -> None:
+    cloud.on("GET", CANDIDATES, Answer(403, {"errors": [{"detail": "Access was denied"}]}))
+    assert (await fault_of(cloud, tmp_path)).startswith("No host of the cloud can take this desktop now. (Nova:")
+    assert cloud.asked["GET", CANDIDATES] == 1

@@ -16,7 +16,13 @@ from typing import Any
 from beamdesk.adapters.openstack.config import GuestApi, OpenStackConfig, Place
 
 PASSWORD = "correct-horse-battery"
-SERVICES = {"compute": "/compute/v2.1", "network": "/network", "block-storage": "/volume/v3", "image": "/image"}
+SERVICES = {
+    "compute": "/compute/v2.1",
+    "network": "/network",
+    "block-storage": "/volume/v3",
+    "image": "/image",
+    "placement": "/placement",
+}
 
 
 @dataclass(frozen=True)
@@ -63,10 +69,13 @@ class TinyCloud:
         if path.rstrip("/") == "/compute/v2.1":
             least, most = self.microversions
             return Answer(200, self._version("v2.1", "/compute/v2.1", min_version=least, version=most))
-        if path.rstrip("/") == "/network":
-            return Answer(200, {"versions": [self._one("v2.0", "/network/v2.0")]})
-        if path.rstrip("/") == "/volume/v3":
-            return Answer(200, {"versions": [self._one("v3.0", "/volume/v3", min_version="3.0", version="3.71")]})
+        roots = {
+            "/network": self._one("v2.0", "/network/v2.0"),
+            "/placement": self._one("v1.0", "/placement", min_version="1.0", max_version="1.39"),
+            "/volume/v3": self._one("v3.0", "/volume/v3", min_version="3.0", version="3.71"),
+        }
+        if path.rstrip("/") in roots:
+            return Answer(200, {"versions": [roots[path.rstrip("/")]]})
         return Answer(404, {"itemNotFound": {"code": 404, "message": f"nothing at {path}"}})
 
     def _one(self, name: str, path: str, **more: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from beamdesk.adapters.openstack.records import NovaServer, Port
 from beamdesk.adapters.openstack.servers import Servers
 from beamdesk.adapters.openstack.userdata import user_data
 from beamdesk.adapters.openstack.watch import Watch
+from beamdesk.adapters.openstack.why import Why
 from beamdesk.domain.errors import CloudError, CloudRefused, CloudUnavailable
 from beamdesk.domain.ids import DesktopId
 from beamdesk.domain.server import Observation, Server, ServerStatus
@@ -60,6 +61,7 @@ class PlaceDriver:
         self._config = config
         self._uses_volumes = config.homes.enabled or config.boot is Boot.CLONE
         self.operations = Operations(self.connection, self.servers, self.lookups, config)
+        self.why = Why(self.connection)
         self.watch = Watch(_Sight(self))
         self._making: dict[DesktopId, asyncio.Lock] = {}
 
@@ -77,6 +79,7 @@ class PlaceDriver:
         known = {server.uuid for server in servers}
         missing = [port for port in ports if port.device and port.device not in known]
         complete = len(missing) <= MOST_CROSS_CHECKS
+        await self.why.learn(servers)
         by_server = {port.device: port for port in ports if port.device}
         seen = [self.describe(server, by_server.get(server.uuid)) for server in servers]
         asked = missing[:MOST_CROSS_CHECKS]
@@ -90,7 +93,7 @@ class PlaceDriver:
         if desktop_id is None:
             return None
         known_as, address = server_id(self.place.name, server.uuid), self._address(port)
-        fault = explain_fault(server.fault) if server.status is ServerStatus.ERROR else ""
+        fault = explain_fault(server.fault, self.why.told(server.uuid)) if server.status is ServerStatus.ERROR else ""
         return Server(known_as, desktop_id, server.status, server.created_at, address, fault)
 
     def _seen_by_port(self, server: NovaServer, port: Port) -> Server | None:

@@ -55,6 +55,12 @@ def sequence(record: Json, key: str) -> Sequence[Json]:
     return tuple(one for one in value if isinstance(one, Mapping)) if isinstance(value, list) else ()
 
 
+def number(record: Json, key: str) -> int:
+    """Return a field that is a whole number; zero where it is none."""
+    value = record.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
 def when(stamp: str) -> datetime:
     """Read a service's time: ISO 8601, UTC, with or without saying so."""
     try:
@@ -66,7 +72,10 @@ def when(stamp: str) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class NovaServer:
-    """A server. ``task``: what Nova does with it right now, empty = nothing. ``partial``: its cell is down, little is known."""
+    """A server. ``task``: what Nova does with it right now, empty = nothing. ``partial``: its cell is down, little is known.
+
+    ``size``: its flavor's vCPUs, MiB of memory and GiB of disk, where Nova tells them.
+    """
 
     uuid: str
     raw_status: str
@@ -77,10 +86,12 @@ class NovaServer:
     fault: str
     image: str
     partial: bool
+    size: tuple[int, int, int] = (0, 0, 0)
 
     @classmethod
     def read(cls, record: Json) -> NovaServer:
         """Read one of Nova's server records."""
+        flavor = mapping(record, "flavor")
         tags = record.get("tags")
         return cls(
             uuid=text(record, "id"),
@@ -92,6 +103,7 @@ class NovaServer:
             fault=text(mapping(record, "fault"), "message"),
             image=text(mapping(record, "image"), "id"),
             partial="tags" not in record and "metadata" not in record,
+            size=(number(flavor, "vcpus"), number(flavor, "ram"), number(flavor, "disk")),
         )
 
     @property
