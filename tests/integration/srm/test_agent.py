@@ -214,6 +214,8 @@ def test_operators_work_from_the_command_line(plain: Desk, make_agent: MakeAgent
     assert (refused.returncode, refused.stderr.strip()) == (5, "beamdesk: A card that is failed can be set to: dirty.")
     assert command_line(plain, tmp_path, "srm", "host", "set", "cli", "--close", "--aggregate", "b7").returncode == 0
     assert (plain.host("cli")["enabled"], plain.host("cli")["aggregates"]) == (False, ["b7"])
+    past = command_line(plain, tmp_path, "srm", "device", "history", "cli", FIRST, "--json")
+    assert json.loads(past.stdout)[0]["state"] == "free"
     token = command_line(plain, tmp_path, "srm", "enrol", "cli2").stdout.strip()
     assert len(token) > 40
     missing = command_line(plain, tmp_path, "srm", "host", "show", "nowhere")
