@@ -87,7 +87,7 @@ def _without_plugin(text: str) -> str:
 
 def _round(plane: ControlPlane, python: Path, file: Path, requests: int) -> dict[str, list[float]]:
     done = subprocess.run(
-        [python, "-W", "ignore", Path(__file__).parent / "_nova_rpc.py", file, str(requests)],
+        [python, "-P", "-W", "ignore", Path(__file__).parent / "_nova_rpc.py", file, str(requests)],
         capture_output=True, text=True, check=False, cwd=plane.layout.root,
         env={"PATH": "/usr/bin:/bin", "HOME": str(plane.layout.root), "LANG": "C.UTF-8", "OS_NOVA_CONFIG_DIR": str(file.parent)},
     )  # fmt: skip

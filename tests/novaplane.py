@@ -117,7 +117,7 @@ class SnapshotApi:
 def decide_inside(python: Path, path: Path, job: dict[str, Any]) -> list[dict[str, Any]]:
     """Run a job of `nova/inside/handlers.py` and return its answers."""
     done = subprocess.run(
-        [python, "-W", "ignore", INSIDE / "handlers.py"],
+        [python, "-P", "-W", "ignore", INSIDE / "handlers.py"],
         input=json.dumps(job), capture_output=True, text=True, check=False, timeout=600,
         env={"PYTHONPATH": str(path), "PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8"},
     )  # fmt: skip
