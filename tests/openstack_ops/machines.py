@@ -78,7 +78,7 @@ transport_url = rabbit://openstack:secret@controller
 [pci]
 device_spec = { "vendor_id": "10de", "product_id": "26b1",
     "resource_class": "CUSTOM_GPU", "traits": "CUSTOM_GPU_MODEL_RTX_6000_ADA" }
-alias = {"name": "rtx-6000-ada", "resource_class": "CUSTOM_GPU", "traits": "CUSTOM_GPU_MODEL_RTX_6000_ADA"}
+alias = {"name": "rtx-6000-ada", "vendor_id": "10de", "product_id": "26b1", "resource_class": "CUSTOM_GPU", "traits": "CUSTOM_GPU_MODEL_RTX_6000_ADA"}
 report_in_placement = True
 [filter_scheduler]
 enabled_filters = ComputeFilter,PciPassthroughFilter

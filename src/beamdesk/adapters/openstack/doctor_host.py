@@ -140,6 +140,10 @@ def _no_nova(facts: HostFacts) -> Outcome | None:
     )
 
 
+def _on(facts: HostFacts, section: str, key: str) -> bool:
+    return facts.nova.get(section, {}).get(key, ["false"])[-1].lower() in {"true", "1", "yes", "on", "t"}
+
+
 @_with_gpus
 def device_spec(facts: HostFacts) -> Outcome:
     """Examine whether [pci]device_spec names each GPU that is bound to vfio-pci."""
@@ -179,6 +183,12 @@ def alias(facts: HostFacts) -> Outcome:
         return wrong('Each value is one JSON object with "name".', *(f"not an alias: {text[:100]}" for text in broken))
     if not found:
         return missing(f"Step 4 of the plan, here and on the controllers: {_PLAN}.", "[pci]alias is not set")
+    in_placement = _on(facts, "filter_scheduler", "pci_in_placement")
+    if bare := [str(spec["name"]) for spec, _ in found if spec and not ({"vendor_id", "product_id"} <= set(spec) or in_placement)]:
+        return wrong(
+            "Give it vendor_id and product_id too: Nova refuses a resource_class alone where pci_in_placement is not set.",
+            f"alias {', '.join(bare)} has no ids",
+        )
     physical = {gpu.id for gpu in facts.gpus if gpu.sriov_total}
     for spec, _ in found:
         mine = f"{spec.get('vendor_id')}:{spec.get('product_id')}" if spec else ""
@@ -195,11 +205,8 @@ def placement(facts: HostFacts) -> Outcome:
     """Examine whether this host reports its cards to Placement."""
     if nothing := _no_nova(facts):
         return nothing
-    said = facts.nova.get("pci", {}).get("report_in_placement", ["false"])[-1]
-    if said.lower() not in {"true", "1", "yes", "on"}:
-        return wrong(
-            "[pci]report_in_placement = True in nova.conf, then start nova-compute again.", f"report_in_placement is {said}"
-        )
+    if not _on(facts, "pci", "report_in_placement"):
+        return wrong("[pci]report_in_placement = True in nova.conf, then start nova-compute again.", "report_in_placement is off")
     return ok("[pci]report_in_placement is on")
 
 

@@ -82,11 +82,18 @@ def _specs_by_address(lent: Sequence[Lent]) -> list[str]:
 
 
 def aliases(lent: Sequence[Lent]) -> list[str]:
-    """Return the lines of [pci]alias. A card that could have virtual functions is of type-PF for Nova, used or not."""
+    """Return the lines of [pci]alias. A card that could have virtual functions is of type-PF for Nova, used or not.
+
+    The ids stand beside the class: without [filter_scheduler]pci_in_placement, and computes have none, Nova refuses an alias that
+    has no ids (nova.pci.request).
+    """
     lines = []
     for one in _models(lent):
+        vendor, product = one.card.id.split(":")
         alias = {
             "name": one.model.alias,
+            "vendor_id": vendor,
+            "product_id": product,
             "resource_class": RESOURCE_CLASS,
             "traits": one.model.trait,
             "device_type": "type-PF" if one.card.sriov_total else "type-PCI",
