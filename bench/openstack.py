@@ -247,10 +247,10 @@ async def lists(plane: ControlPlane, world: World, folder: Path) -> str:
             await cloud.list_servers()  # signs in and learns the versions
             proxy.requests.clear()
             servers = await cloud.list_servers()
-            calls = len(proxy.requests)
+            calls = [f"{request.method} {request.service}{request.path.partition('?')[0]}" for request in proxy.requests]
         finally:
             await cloud.close()
-    return f"a list of {len(servers.servers)} servers: {calls} API calls"
+    return f"a list of {len(servers.servers)} servers: {len(calls)} API calls ({', '.join(calls)})"
 
 
 async def measure(arguments: argparse.Namespace, plane: ControlPlane, folder: Path) -> None:
