@@ -221,12 +221,15 @@ def test_a_report_without_an_answer_is_sent_again_as_it_was(tree: Tree, api: Api
     agent = an_agent(tree, api)
     agent.step()
     api.script = [ApiUnavailable("gone"), ApiUnavailable("gone")]
-    for _ in range(3):
-        agent.step()
+    agent.step()
+    tree.plug("0000:d8:00.0", group=44)
+    agent.step()
+    agent.step()
     first, *again = [replace(one, sent_at=0.0) for one in api.heard if isinstance(one, Report) and one.sequence == 2]
     assert again == [first, first]
     agent.step()
     assert api.reports[-1] == (3, False)
+    assert [card.address for card in api.heard[-1].cards] == ["0000:d8:00.0"], "what changed meanwhile comes next"
 
 
 def test_waiting_grows_and_ends_growing(tree: Tree, api: Api) -> None:
