@@ -240,7 +240,7 @@ class World:
             found.servers.setdefault(record["metadata"]["beamdesk_desktop"], []).append(record["id"])
         for port in self.admin.network.ports(description=self.names.description):
             found.ports.setdefault(port.name.removeprefix("beamdesk-"), []).append(port.id)
-        for volume in self.admin.block_storage.volumes(all_projects=True):
+        for volume in self.admin.block_storage.volumes(all_projects=True) if self.plane.options.volumes else ():
             if volume.metadata.get("beamdesk_deployment") == self.deployment:
                 found.volumes.setdefault(volume.metadata["beamdesk_desktop"], []).append(volume.id)
         return found
