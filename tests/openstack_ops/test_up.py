@@ -137,8 +137,9 @@ def test_a_sign_in_that_fails(site: Site, openstack: ControlPlane) -> None:
     assert "hunter2" not in site.beamdesk("up", "--detach").stderr
 
 
-def test_a_cloud_without_an_image_on_offer(site: Site) -> None:
-    refused(site, "MISSING  Images are on offer", "MISSING  Flavors are on offer", "beamdesk openstack doctor --cloud beamdesk")
+def test_a_cloud_where_desktops_could_not_start(site: Site) -> None:
+    site.environment["BEAMDESK_OPENSTACK__NETWORK"] = "nowhere"
+    refused(site, "MISSING  The desktops' network is there", "no network nowhere", "beamdesk openstack doctor --cloud beamdesk")
 
 
 def test_settings_that_desktops_cannot_do_without(site: Site) -> None:
