@@ -52,7 +52,6 @@ _VERSIONS = {
     Service.PLACEMENT: ("1", "1.latest"),
     Service.IDENTITY: ("3", "3.latest"),
 }
-_FIXED_VERSIONS = {Service.PLACEMENT: "1.16"}
 _TRANSIENT = frozenset({429, 502, 503, 504})
 _NO_SERVICE = (ksa.EndpointNotFound, ksa.VersionNotAvailable)
 _NO_ANSWER = (ksa.ConnectionError, ksa.DiscoveryFailure, requests.RequestException, ksa.RetriableConnectionFailure)

@@ -17,6 +17,7 @@ log = structlog.get_logger("beamdesk.openstack")
 
 NO_HOST = "no valid host"
 _MOST_REMEMBERED = 1000
+_VERSION = "1.16"
 
 
 class Why:
@@ -62,5 +63,5 @@ class Why:
     async def _fits(self, wanted: dict[str, int]) -> bool:
         query = {"resources": ",".join(f"{name}:{amount}" for name, amount in wanted.items()), "limit": "1"}
         path, doing = "/allocation_candidates", "tell which hosts have room"
-        reply = await self._connection.call(Service.PLACEMENT, "GET", path, doing, query=query)
+        reply = await self._connection.call(Service.PLACEMENT, "GET", path, doing, query=query, version=_VERSION)
         return bool(sequence(reply.data, "allocation_requests"))
