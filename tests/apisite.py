@@ -90,7 +90,7 @@ def running_site(root: Path, *, reconcile: bool = True, **settings: str) -> Iter
     """Run portal, API and (unless told not to) the reconciler until the end of the block. ``settings``: BEAMDESK_ variables."""
     port = free_port()
     for name in ("app", "run/guest-api", "log", "data", "cache/images"):
-        (root / name).mkdir(parents=True)
+        (root / name).mkdir(parents=True, exist_ok=True)
     (root / "app" / "deployment-id").write_text("0" * 32 + "\n")
     (root / "cache" / "images" / "catalog.json").write_text(json.dumps(_CATALOGUE))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BEAMDESK_")}

@@ -335,6 +335,7 @@ async def _run_servers(stop: asyncio.Event, *servers: _Server) -> None:
 async def reconcile(settings: Settings, stop: asyncio.Event) -> None:
     """Run the reconciler and the sweeper; with the fake cloud also its guests."""
     from beamdesk.reconcile import main, srm
+    from beamdesk.reconcile.placing import Placer
     from beamdesk.reconcile.rules import ReconcileRules
 
     cloud = open_cloud(settings)
@@ -342,7 +343,8 @@ async def reconcile(settings: Settings, stop: asyncio.Event) -> None:
         keep = timedelta(days=settings.keep_events_days)
         call_timeout, claim = _patience(settings)
         rules = ReconcileRules(timings(settings), app.rules.lease, keep_events=keep, call_timeout=call_timeout, claim=claim)
-        work = [main.run(app.store, cloud, app.clock, app.secrets, rules, stop), srm.run(app, stop)]
+        placer = Placer(app.hosts, app.catalog.flavors, app.rules.srm, app.rules.policy) if app.hosts is not None else None
+        work = [main.run(app.store, cloud, app.clock, app.secrets, rules, stop, placer=placer), srm.run(app, stop)]
         if settings.srm.placement_cloud:
             work.append(_project(settings, app, stop))
         if settings.cloud == "fake":
