@@ -15,6 +15,11 @@ from beamdesk.adapters.local.helper.cgroup import Cgroups, GroupLimits
 from beamdesk.adapters.local.helper.devices import STANDARD, DeviceRule
 from beamdesk.domain.errors import CloudError
 from beamdesk.domain.ids import ServerId
+from beamdesk.scheduling.claims import Claim, Grant, claim
+from beamdesk.scheduling.decide import decide
+from beamdesk.scheduling.policy import make
+from beamdesk.scheduling.request import CardDemand, Request
+from beamdesk.scheduling.state import HostTable
 from integration.local.conftest import start_desktop
 from integration.local.helper_world import CHEN, HelperWorld, open_world
 
@@ -91,6 +96,19 @@ def gpu_world() -> Iterator[HelperWorld]:
     """A helper that sees two cards: its own /dev has two nodes with a harmless device's numbers."""
     with open_world(prefix=("unshare", "--mount", "--propagation", "private", "sh", "-c", PRIVATE_DEV, "sh")) as world:
         yield world
+
+
+def test_the_card_that_the_scheduler_chose_is_the_one_in_the_desktop(gpu_world: HelperWorld) -> None:
+    cloud = LocalCloud(gpu_world.client, "tests")
+    (host,) = asyncio.run(cloud.hosts())
+    assert [card.address for card in host.cards] == ["nvidia0", "nvidia1"]
+    table = HostTable([host])
+    claim(table, Claim("another", host.name, 0, 0, grants=(Grant("nvidia0"),)))
+    decision = decide(table, make("beamdesk", table), Request("mine", 1000, 512, cards=CardDemand(1, container=True)))
+    desktop = start_desktop(gpu_world, gpus=1, cards=tuple(grant.address for grant in decision.grants))
+    assert gpu_world.run(desktop, "sh", "-c", "ls /dev | grep nvidia").out.split() == ["nvidia1", "nvidiactl"]
+    with pytest.raises(CloudError, match="No GPU card is free"):
+        start_desktop(gpu_world, gpus=1, cards=("nvidia1",))
 
 
 def test_a_card_is_given_to_one_desktop_at_a_time(gpu_world: HelperWorld) -> None:

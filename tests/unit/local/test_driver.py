@@ -10,6 +10,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -21,6 +22,7 @@ from beamdesk.adapters.local.driver import LocalCloud, helper_account
 from beamdesk.domain.errors import CloudError, CloudRefused, CloudUnavailable, Forbidden, NotFound, NotSupported
 from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.ports.cloud import Capacity, ServerAccount, ServerMount, ServerSpec, ServerStatus
+from beamdesk.scheduling.cards import CardMode
 
 ADA = ServerAccount("ada", 20001, 20001, (30001,), "Ada Lin")
 SPEC = ServerSpec(
@@ -127,6 +129,22 @@ def test_a_machine_that_cannot_isolate_says_what_it_lacks() -> None:
         assert asyncio.run(cloud(path).capacity()) == Capacity(8, 1024, 10, 1)
         with pytest.raises(NotSupported, match="it lacks user namespaces"):
             asyncio.run(cloud(path).capacity())
+
+
+def test_this_machine_is_one_host_whose_cards_its_kernel_drives() -> None:
+    facts = {"vcpus": 8, "memory_mib": 1024, "disk_gib": 10, "gpus": ["nvidia0"], "missing": []}
+    with helper({"host": facts}, {"host": {**facts, "missing": ["user namespaces"]}}) as (path, _requests):
+        (host,) = asyncio.run(cloud(path).hosts())
+        with pytest.raises(NotSupported, match="it lacks user namespaces"):
+            asyncio.run(cloud(path).hosts())
+    assert (host.cpu_milli, host.memory_mib, host.disk_gib) == (8000, 1024, 10)
+    assert [(card.address, card.mode) for card in host.cards] == [("nvidia0", CardMode.HOST)]
+
+
+def test_the_cards_that_were_chosen_are_asked_for_by_name() -> None:
+    with helper({"servers": []}, {"server": SERVER}) as (path, requests):
+        asyncio.run(cloud(path).create_server(replace(SPEC, cards=("nvidia3", "nvidia1"))))
+    assert requests[1]["start"]["gpus"] == ["nvidia3", "nvidia1"]
 
 
 def test_the_console_gives_the_last_lines() -> None:
