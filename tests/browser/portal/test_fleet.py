@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,22 @@ def test_the_pages_are_accessible(world: World, open_page: Open, width: int, the
     check(page, "hosts")
     if shots:
         page.screenshot(path=f"{shots}/hosts-{width}-{theme}-{language}.png", full_page=True)
+    page.goto("/bookings")
+    check(page, "no bookings")
+    page.select_option("#flavor", "gpu.small")
+    page.fill("#starts", "2026-01-01T10:00")
+    page.fill("#ends", "2026-01-01T12:00")
+    page.click("form.stack .button.primary")
+    expect(page.get_by_role("alert")).to_be_visible()
+    check(page, "a refused booking")
+    starts = datetime.now(UTC) + timedelta(days=2)
+    page.fill("#starts", f"{starts:%Y-%m-%dT%H:%M}")
+    page.fill("#ends", f"{starts + timedelta(hours=4):%Y-%m-%dT%H:%M}")
+    page.click("form.stack .button.primary")
+    expect(page.locator("code")).to_have_count(1)
+    check(page, "a booking")
+    if shots:
+        page.screenshot(path=f"{shots}/bookings-{width}-{theme}-{language}.png", full_page=True)
     page.goto("/hosts?state=used&q=nothing+like+it")
     check(page, "no hosts")
     assert not check.problems, "\n".join(check.problems)
