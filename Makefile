@@ -12,7 +12,7 @@ CLOUDS_YAML ?= $(or $(OS_CLIENT_CONFIG_FILE),$(firstword $(wildcard clouds.yaml 
 IN_CLOUD = BEAMDESK_CLOUD=openstack BEAMDESK_OPENSTACK__CLOUD='$(CLOUD)' $(if $(CLOUDS_YAML),OS_CLIENT_CONFIG_FILE='$(abspath $(CLOUDS_YAML))')
 REAL := root or postgres or browser or desktop or openstack
 
-.PHONY: help up down status dev check format test test-openstack test-openstack-vm vm-image cloud-up cloud-down bench bench-openstack clean
+.PHONY: help up down status dev check static format test test-openstack test-openstack-vm vm-image cloud-up cloud-down bench bench-openstack clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,20 +37,23 @@ $(VENV)/installed: pyproject.toml requirements.lock requirements-dev.lock deploy
 	@$(RUN)uv pip install -q --python $(RUN)python --no-deps -e .
 	@touch $@
 
-check: dev ## format, lint, types, imports, unit tests and contracts on fakes: under a minute
+check: static ## format, lint, types, imports, unit tests and contracts on fakes: under a minute
+	@$(RUN)pytest tests/unit tests/contract -n 2 --dist worksteal -m "not ($(REAL) or heavy or slow)" --hypothesis-profile=quick
+
+static: dev
 	@$(RUN)ruff format --check -q . && $(RUN)ruff check -q .
 	@$(RUN)mypy --no-error-summary
 	@output=$$($(RUN)lint-imports --no-cache 2>&1) || { echo "$$output"; exit 1; }
-	@$(RUN)pytest tests/unit tests/contract -n 2 --dist worksteal -m "not ($(REAL) or heavy or slow)"
 
 format: dev ## format and mend what can be mended
 	@$(RUN)ruff format -q . && $(RUN)ruff check -q --fix .
 
 test: ## everything that this machine can run, real parts included
 	@$(SUDO) deploy/setup packages
-	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory static
+	@$(RUN)pytest tests/unit tests/contract -n 2 --dist worksteal -m "not ($(REAL) or slow)"
 	@$(SUDO) env BEAMDESK_PREFIX=$(PREFIX) deploy/setup images
-	@$(RUN)pytest tests/unit tests/contract -m "($(REAL) or heavy) and not slow and not openstack"
+	@$(RUN)pytest tests/unit tests/contract -m "($(REAL)) and not slow and not openstack"
 	@$(RUN)pytest tests/integration tests/migration tests/browser tests/acceptance -m "not slow and not openstack" --durations=10
 	@$(MAKE) --no-print-directory test-openstack
 

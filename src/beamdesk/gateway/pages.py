@@ -44,6 +44,7 @@ class Pages:
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            auto_reload=False,  # an upgrade under a running process must not mix old code and new pages
         )
 
     def connect(self, look: Look, origin: str, language: str) -> Reply:

@@ -155,6 +155,7 @@ class Site:
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            auto_reload=False,  # an upgrade under a running process must not mix old code and new pages
         )
         environment.globals |= {"asset": self.asset, "settings": self.settings, "languages": LANGUAGES, "vendored": VENDORED}
         environment.filters["segment"] = lambda text: quote(str(text), safe="")

@@ -1,7 +1,7 @@
 """The waiting line over a table of hosts: who may start now, what the others are short of, and about when they could run.
 
 The line of `admission.py` (strict per kind of resource, in order of arrival), with the scheduler in the place of one sum for the
-whole site. Who must wait reserves the kinds it is short of. Who waits for a booking to pass reserves nothing: the booking says when.
+whole site. Who must wait reserves the kinds it is short of. Who waits for a booking reserves nothing: the booking says when.
 A request knows the bookings of its own experiment: they keep others away, not itself. No clock here: ``now`` is an argument.
 """
 

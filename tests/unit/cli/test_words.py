@@ -12,7 +12,7 @@ def test_every_reason_and_step_has_words():
     assert {str(reason) for reason in Reason if reason} == REASONS.keys()
     assert {"queue", "server", *map(str, StepName)} == STEPS.keys()
     assert AVAILABILITY.keys() == {"now", "wait", "quota", "never"}
-    assert LACKING.keys() == {"desktops", "vcpus", "memory_mib", "disk_gib", "gpus"}
+    assert LACKING.keys() == {"desktops", "vcpus", "memory_mib", "disk_gib", "gpus", "together", "booked", "hosts", "stale"}
 
 
 def test_unknown_codes_are_shown_as_they_are():

@@ -36,7 +36,7 @@ from beamdesk.scheduling.wire import (
 )
 from schedulingkit import some_bookings, some_requests, some_worlds
 
-MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(deadline=None, suppress_health_check=list(HealthCheck))
 MIX = (Task(1, 1, CardDemand(1), 3), Task(2, 1, CardDemand(2, models=frozenset({"T4", "A10"})), 1))
 
 
