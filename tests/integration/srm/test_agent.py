@@ -13,6 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from beamdesk.plugins.nova.fetch import FetchFailed, fetch
+from beamdesk.plugins.nova.options import Options
 from beamdesk.protocol.codec import encode
 from beamdesk.protocol.srm import Open, Report
 from beamdesk.scheduling.wire import open_scheduler, read_snapshot
@@ -199,6 +203,23 @@ def test_a_scheduler_reads_the_snapshot(desk: Desk, make_agent: MakeAgent) -> No
     assert unchanged.status in {200, 304}, "other tests' hosts may change meanwhile"
     desk.ask("DELETE", "/scheduling/consumers/nova")
     assert desk.ask("GET", "/scheduling/snapshot", token=token).status == 401
+
+
+def test_the_plugins_of_nova_fetch_it_from_the_api(desk: Desk, make_agent: MakeAgent, tmp_path: Path) -> None:
+    agent = reporting(desk, make_agent, "fetched")
+    agent.tree.start_server(4711, SERVER, 42)
+    desk.until(lambda: desk.states("fetched")[FIRST] == "used", "used")
+    credential = tmp_path / "credential"
+    credential.touch(0o600)
+    credential.write_text(desk.ask("POST", "/scheduling/consumers", {"name": "scheduler"}).body["token"])
+    options = Options(api_url=desk.site.url, credential_file=str(credential), ca_file=str(desk.certificate), timeout=20.0)
+    held = fetch(options, None, time.time)
+    assert ("fetched", FIRST) in held.bad
+    assert ("fetched", SECOND) not in held.bad
+    assert fetch(options, held, time.time).asof > held.asof
+    desk.ask("DELETE", "/scheduling/consumers/scheduler")
+    with pytest.raises(FetchFailed, match="401"):
+        fetch(options, held, time.time)
 
 
 def test_operators_work_from_the_command_line(plain: Desk, make_agent: MakeAgent, tmp_path: Path) -> None:
