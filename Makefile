@@ -4,7 +4,9 @@ SHELL := /bin/bash
 PREFIX ?= /opt/beamdesk
 VENV := .venv
 PYTHON ?= /usr/bin/python3
-SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+# Settings from the environment survive sudo; of nothing else is that said.
+KEPT := $(shell env | sed -n 's/^\(BEAMDESK_[A-Z_]*\)=.*/\1/p' | paste -sd, -)
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo $(if $(KEPT),--preserve-env=$(KEPT)))
 RUN := $(VENV)/bin/
 VM_DISK ?= /var/cache/beamdesk/vm/general.qcow2
 # `sudo` brings another home: name the clouds.yaml that openstacksdk would find for the caller.
