@@ -171,7 +171,22 @@ def test_no_device_but_the_harmless_ones(world: HelperWorld, desktop: Desktop) -
         "        if stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode): print(name)\n"
     )
     devices = set(world.python(desktop(), code).out.split())
-    assert devices <= {"null", "zero", "full", "random", "urandom", "tty", "ptmx", "console"} | {str(n) for n in range(10)}
+    harmless = {"null", "zero", "full", "random", "urandom", "tty", "ptmx", "console"} | {str(n) for n in range(10)}
+    assert devices <= harmless | {"tun"}, "systemd-nspawn makes the node of tun, which nobody may open"
+
+
+def test_the_tunnel_device_cannot_be_opened(world: HelperWorld, desktop: Desktop) -> None:
+    code = (
+        "import os\n"
+        "os.makedirs('/tmp/net')\n"
+        "for path in ('/dev/net/tun', '/tmp/net/tun'):\n"
+        "    try:\n"
+        "        if path.startswith('/tmp'): os.mknod(path, 0o20666, os.makedev(10, 200))\n"
+        "        os.open(path, os.O_RDWR)\n"
+        "        print('opened')\n"
+        "    except OSError as error: print(error.strerror)\n"
+    )
+    assert "opened" not in world.python(desktop(), code).out
 
 
 @pytest.mark.parametrize("node", [("b", 7, 0), ("c", 1, 1), ("c", 10, 229)])
