@@ -42,7 +42,7 @@ $(VENV)/installed: pyproject.toml requirements.lock requirements-dev.lock deploy
 	@touch $@
 
 check: static ## format, lint, types, imports, unit tests and contracts on fakes: under a minute
-	@$(RUN)pytest tests/unit tests/contract -n 2 --dist worksteal -m "not ($(REAL) or heavy or slow)" --hypothesis-profile=quick
+	@$(RUN)pytest tests/unit tests/contract -n 3 --dist worksteal -m "not ($(REAL) or heavy or slow)" --hypothesis-profile=quick
 
 static: dev
 	@$(RUN)ruff format --check -q . && $(RUN)ruff check -q .
