@@ -129,8 +129,12 @@ class PlaceDriver:
         flavor, network, groups = await asyncio.gather(
             self.lookups.flavor(spec.flavor_ref), self.lookups.network(), self.groups.wanted(spec.beamline)
         )
-        disks = await self._disks(spec)
         port = await self._take_port(spec.desktop_id, network, groups)
+        try:
+            disks = await self._disks(spec)  # with the port in hand: two who make a home at once would leave two
+        except CloudError:
+            await self.ports.delete(port)  # nothing uses it yet
+            raise
         try:
             uuid = await self.servers.create(await self._body(spec, flavor, port, disks))
         except CloudUnavailable:
