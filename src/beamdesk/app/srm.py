@@ -54,7 +54,7 @@ async def _operator(app: App, caller: Caller, action: str) -> AsyncIterator[None
 
 def is_stale(app: App, host: HostRecord) -> bool:
     """Tell whether a host's last report is too old to lend its cards by."""
-    return host.seen_at is None or app.clock.now() - host.seen_at > app.rules.srm.stale_after
+    return host.is_stale(app.clock.now(), app.rules.srm)
 
 
 async def list_hosts(app: App, caller: Caller) -> tuple[HostView, ...]:

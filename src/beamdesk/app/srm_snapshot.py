@@ -6,6 +6,7 @@ is 0, so that no request with a minimum ever gets such a card.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import math
 from collections.abc import Callable, Iterable
@@ -16,10 +17,9 @@ from hashlib import sha256
 import structlog
 
 from beamdesk.app.context import App
-from beamdesk.app.srm import is_stale
 from beamdesk.domain.errors import NotSignedIn, TooManyRequests
 from beamdesk.domain.secrets import hash_secret
-from beamdesk.domain.srm import UNKNOWN, CardState, DeviceRecord, HostRecord
+from beamdesk.domain.srm import UNKNOWN, CardState, DeviceRecord, HostRecord, SrmRules
 from beamdesk.protocol import srm as wire
 from beamdesk.scheduling.cards import Card, CardMode, Geometry, Profile
 from beamdesk.scheduling.claims import Claim, Grant, restore
@@ -78,18 +78,14 @@ def core_host(host: HostRecord, devices: Iterable[DeviceRecord], *, stale: bool)
         return None
 
 
-async def core_hosts(app: App) -> tuple[HostFacts, ...]:
-    """Return all hosts that reported, as the core's facts, with the states of their cards as they are now."""
-    async with app.store.begin() as tx:
-        hosts, devices = await tx.srm.hosts(), await tx.srm.devices()
-    return _hosts(app, hosts, devices)
-
-
-def _hosts(app: App, hosts: Iterable[HostRecord], devices: Iterable[DeviceRecord]) -> tuple[HostFacts, ...]:
+def core_hosts(
+    hosts: Iterable[HostRecord], devices: Iterable[DeviceRecord], now: datetime, rules: SrmRules
+) -> tuple[HostFacts, ...]:
+    """Return all hosts that reported, as the core's facts, with the states of their cards."""
     of: dict[str, list[DeviceRecord]] = {}
     for device in devices:
         of.setdefault(device.host, []).append(device)
-    found = (core_host(host, of.get(host.name, ()), stale=is_stale(app, host)) for host in hosts)
+    found = (core_host(host, of.get(host.name, ()), stale=host.is_stale(now, rules)) for host in hosts)
     return tuple(one for one in found if one is not None)
 
 
@@ -97,7 +93,11 @@ async def core_table(app: App) -> HostTable:
     """Return the state as a table of the core: used cards are claims of their holders."""
     async with app.store.begin() as tx:
         hosts, devices = await tx.srm.hosts(), await tx.srm.devices()
-    facts = _hosts(app, hosts, devices)
+    facts = core_hosts(hosts, devices, app.clock.now(), app.rules.srm)
+    return await asyncio.to_thread(_table, facts, devices)
+
+
+def _table(facts: tuple[HostFacts, ...], devices: Iterable[DeviceRecord]) -> HostTable:
     known = {host.name for host in facts}
     used = [device for device in devices if device.state is CardState.USED and device.present and device.host in known]
     table = HostTable(facts)
@@ -135,11 +135,13 @@ async def snapshot(app: App, credential: str, *, address: str, known: Callable[[
         return None, f'"{key}"'
     published = app.snapshots.find(key)
     if published is None:
-        published = publish(await core_table(app), 0.0)
+        table = await core_table(app)
+        published = await asyncio.to_thread(publish, table, 0.0)  # a quarter of a second for 250 hosts: others go on
         if await _key(app, now) != key:  # it changed while it was read: this one is nobody's to come back to
-            return write_snapshot(replace(published, at=now.timestamp())), f'"{app.secrets.token()}"'
-        app.snapshots.keep(key, published)
-    return write_snapshot(replace(published, at=now.timestamp())), f'"{key}"'
+            key = app.secrets.token()
+        else:
+            app.snapshots.keep(key, published)
+    return await asyncio.to_thread(write_snapshot, replace(published, at=now.timestamp())), f'"{key}"'
 
 
 async def _key(app: App, now: datetime) -> str:

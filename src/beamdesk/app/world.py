@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from beamdesk.app.srm_snapshot import core_host
+from beamdesk.app.srm_snapshot import core_hosts
 from beamdesk.domain.catalog import Flavor, Resources
 from beamdesk.domain.desktop import Desktop
 from beamdesk.domain.ids import DesktopId, ExperimentId
@@ -166,13 +166,7 @@ def overlaid(
     hosts: Iterable[HostFacts], records: Iterable[HostRecord], devices: Iterable[DeviceRecord], now: datetime, rules: SrmRules
 ) -> tuple[HostFacts, ...]:
     """Return the driver's hosts with what their agents know better: purpose, switch, age of the report, cards and their states."""
-    of: dict[str, list[DeviceRecord]] = {}
-    for device in devices:
-        of.setdefault(device.host, []).append(device)
-    known = {}
-    for record in records:
-        stale = record.seen_at is None or now - record.seen_at > rules.stale_after
-        known[record.name] = core_host(record, of.get(record.name, ()), stale=stale)
+    known = {host.name: host for host in core_hosts(records, devices, now, rules)}
     return tuple(_overlaid(host, known.get(host.name)) for host in hosts)
 
 

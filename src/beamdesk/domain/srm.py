@@ -95,6 +95,10 @@ class HostRecord:
     stale: bool = False
     version: int = 1
 
+    def is_stale(self, now: datetime, rules: SrmRules) -> bool:
+        """Tell whether the last report is too old to lend its cards by."""
+        return self.seen_at is None or now - self.seen_at > rules.stale_after
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceRecord:

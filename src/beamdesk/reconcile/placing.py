@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 
 from beamdesk.app.placements import record_lent
 from beamdesk.app.promises import never
-from beamdesk.app.world import World, read_world
+from beamdesk.app.world import read_world
 from beamdesk.domain.catalog import Flavor
 from beamdesk.domain.desktop import Desktop, QueuePlace
 from beamdesk.domain.errors import CloudUnavailable
@@ -23,7 +24,6 @@ from beamdesk.reconcile.apply import ClaimLost, after_the_wait, follow_the_wait
 from beamdesk.scheduling.host import HostFacts
 from beamdesk.scheduling.line import Answer, Line, expected, walk
 from beamdesk.scheduling.policy import DEFAULT
-from beamdesk.scheduling.request import Request
 from beamdesk.scheduling.snapshot import take
 from beamdesk.scheduling.wire import read_decision, write_decision
 
@@ -59,7 +59,8 @@ class Placer:
             world = await read_world(tx, hosts, flavors, now, self.srm, self.policy)
             before = take(world.table)
             asked = [world.asked(one, after_the_wait(one, now)) for one in _up_to(line, desktop.id)]
-            verdicts = _verdicts(world, asked[-1].request, now)
+            every = world.scheduler.verdicts(asked[-1].request, now.timestamp())  # as the table is before the line is walked
+            verdicts = dict(islice(every.items(), MOST_VERDICTS))
             walked = walk(world.scheduler, asked, now.timestamp())
             answer = walked.answers[desktop.id]
             await _keep(tx, desktop, answer, verdicts, now)
@@ -103,12 +104,6 @@ class Placer:
 
 def _up_to(line: tuple[Desktop, ...], wanted: DesktopId) -> list[Desktop]:
     return list(line[: next(number for number, one in enumerate(line) if one.id == wanted) + 1])
-
-
-def _verdicts(world: World, request: Request, now: datetime) -> dict[str, str]:
-    """Say for each host why it cannot take the request, as the table is before the line is walked."""
-    names = world.table.names[:MOST_VERDICTS]
-    return {name: world.scheduler.why_not(request, name, now.timestamp()) or "" for name in names}
 
 
 async def _keep(tx: Transaction, desktop: Desktop, answer: Answer, verdicts: dict[str, str], now: datetime) -> None:

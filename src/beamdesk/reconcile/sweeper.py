@@ -58,6 +58,7 @@ class Sweeper:
         async with self._store.begin(write=True) as tx:
             await tx.sessions.purge(now - self._rules.keep_sessions)
             await tx.events.purge(now - self._rules.keep_events)
+            await tx.placing.purge_bookings(now - self._rules.keep_events)
 
     async def _wake_drifted(self, observation: Observation, phases: dict[DesktopId, Phase]) -> None:
         counts = Counter(server.desktop_id for server in observation.servers)

@@ -102,9 +102,7 @@ class Scheduler:
                 return Decision(self.policy.name, request, now, state, impossible=view.impossible or why)
             window = filters.window_of(request, now)
             view.refresh(request, window)
-            reason = self._reasons(view)
-            for name, bad in filters.placed_elsewhere(self.table, request):
-                reason = np.where((reason == PASSES) & bad, CODES[name], reason)
+            reason = self._refused(view, request)
             good = np.flatnonzero(reason == PASSES)
             refusals = _count(reason)
             if not len(good):
@@ -127,17 +125,20 @@ class Scheduler:
                 claim(self.table, decision.claim())
             return decision
 
-    def why_not(self, request: Request, host: str, now: float = 0.0) -> str | None:
-        """Return the reason why ``host`` cannot take the request, None when it can (or there is no such host)."""
+    def verdicts(self, request: Request, now: float = 0.0) -> dict[str, str]:
+        """Return why each host cannot take the request, by name; empty = it can. One pass over the table."""
         with self.table.lock:
-            row = self.table.row.get(host)
-            if row is None:
-                return None
             view = self._view(request)
             view.refresh(request, filters.window_of(request, now))
-            if reason := int(self._reasons(view)[row]):
-                return _NAMES[reason - 1]
-            return next((name for name, bad in filters.placed_elsewhere(self.table, request) if bad[row]), None)
+            reason = self._refused(view, request)
+            return {name: "" if reason[row] == PASSES else _NAMES[reason[row] - 1] for name, row in self.table.row.items()}
+
+    def _refused(self, view: View, request: Request) -> Ints:
+        """Return the code of the first reason against each host, `PASSES` where there is none. [hosts]."""
+        reason = self._reasons(view)
+        for name, bad in filters.placed_elsewhere(self.table, request):
+            reason = np.where((reason == PASSES) & bad, CODES[name], reason)
+        return reason
 
     def _unknown_hosts(self, request: Request) -> str | None:
         if request.only_hosts and not any(name in self.table.row for name in request.only_hosts):

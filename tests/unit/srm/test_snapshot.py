@@ -136,8 +136,8 @@ async def test_every_change_that_matters_changes_the_tag(app: App) -> None:
         assert tag not in tags
         tags.append(tag)
         (host,) = read_snapshot(document).snapshot.hosts
-        fresh = await srm_snapshot.core_hosts(app)
-        assert [one.enabled for one in fresh] == [host.enabled]
+        table = await srm_snapshot.core_table(app)
+        assert bool(table.enabled[table.row["gpu01"]]) == host.enabled
 
     await agent.say(loads=(held(),))
     await changed()
