@@ -210,7 +210,7 @@ class Stage:
         self.heal()
         await self.finish()
         quiet, versions = 0, {}
-        for _ in range(400):
+        for number in range(400):
             await self.guests.tick()
             claimed = await self.worker.claim(16)
             for one in claimed:
@@ -220,7 +220,8 @@ class Stage:
             quiet = quiet + 1 if versions == before and all(map(_at_rest, desktops)) else 0
             if quiet > 4:
                 return desktops
-            self.clock.advance(0.3 if any(not _at_rest(one) and one.attempts < 3 for one in desktops) else 5)
+            moving = any(not _at_rest(one) and one.attempts < 3 for one in desktops)
+            self.clock.advance((0.3 if number < 100 else 1.5) if moving else 5)  # in all longer than a boot may take
         raise AssertionError(f"no end in sight: {[(one.id, one.desired, one.phase, one.reason, one.detail) for one in desktops]}")
 
     async def desktops(self) -> list[Desktop]:

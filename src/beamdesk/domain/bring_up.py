@@ -15,6 +15,7 @@ from beamdesk.protocol.guest import StepState
 _NOW = timedelta()
 _GONE_BY_ITSELF = "The server stopped by itself."
 _GONE = "The server is no longer there."
+_KEY_RAN_OUT = "The desktop's agent did not report before its one-time key ran out."
 
 
 def toward_running(s: Situation) -> Decision:  # noqa: PLR0911  # one return a case
@@ -138,6 +139,8 @@ def _booting(s: Situation) -> Decision:  # noqa: PLR0911  # one return a case
         return s.fail(Reason.GUEST_FAILED, guest.failure)
     if s.enrolled and s.unheard > s.timings.silent:
         return s.repair(Reason.GUEST_SILENT, _silence(s))
+    if not s.enrolled and guest.nonce_expires_at <= s.now:  # as after an outage of ours: only a new start brings a new nonce
+        return s.repair(Reason.GUEST_SILENT, _KEY_RAN_OUT)
     if guest.ready and s.server.status is ServerStatus.ACTIVE and s.server.address:
         return s.move(Phase.READY, _NOW, address=s.server.address, last_active_at=s.now, idle_warned_at=None)
     if s.in_phase > s.timings.boot_timeout:

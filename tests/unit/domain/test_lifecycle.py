@@ -114,6 +114,14 @@ def test_building_and_booting_have_time_limits() -> None:
     assert "starting X" in late.desktop.detail
 
 
+def test_a_guest_whose_one_time_key_ran_out_unspent_gets_another_by_a_restart() -> None:
+    booting = in_phase(Phase.BOOTING, phase_since=at(59))
+    assert look(booting, seen(server()), FRESH, at(59)).desktop.phase is Phase.BOOTING
+    late = look(booting, seen(server()), FRESH, at(60))
+    assert (late.desktop.phase, late.desktop.reason, late.forget_guest) == (Phase.REPAIRING, Reason.GUEST_SILENT, True)
+    assert look(booting, seen(server()), guest(seen_at=at(60)), at(60)).desktop.phase is Phase.READY, "a spent key does not run out"
+
+
 def test_ready_needs_a_running_server_with_an_address_and_a_guest_that_is_done() -> None:
     booting = in_phase(Phase.BOOTING)
     ready = look(booting, seen(server()), guest())
