@@ -12,7 +12,8 @@ from beamdesk.srm.catalogue import Catalogue
 from beamdesk.srm.files import link, names, number, read
 
 NVIDIA = "10de"
-_CLASSES = ("0x0300", "0x0302", "0x0380")
+_CLASSES = ("0x0300", "0x0302", "0x0380", "0x1200")
+"""VGA, 3D, other display controller; processing accelerator: AMD's Instinct cards from MI300 on."""
 
 
 @dataclass(frozen=True, slots=True)

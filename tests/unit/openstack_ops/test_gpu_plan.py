@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from beamdesk.adapters.openstack.gpu_plan import make_plan
+from beamdesk.adapters.openstack.gpu_plan_cards import MODELS
 from beamdesk.adapters.openstack.gpu_plan_facts import HostFacts, collect, from_json, to_json
 from beamdesk.adapters.openstack.gpu_plan_model import Plan
 from beamdesk.adapters.openstack.gpu_plan_text import render
+from beamdesk.srm import catalogue
 from openstack_ops.machines import (
     A40,
     MI210,
@@ -196,9 +198,23 @@ def test_an_unknown_card_is_planned_by_its_id(tmp_path: Path) -> None:
 
 def test_two_products_of_one_id_are_told_apart_by_their_subsystem(tmp_path: Path) -> None:
     turing = ("0x10de", "0x1e30", "0x030000")
-    ids = {"subsystem_vendor": "0x10de", "subsystem_device": "0x129e"}
+    ids = {"subsystem_vendor": "0x1028", "subsystem_device": "0x129e"}  # Dell's
     plan = planned(tmp_path, Machine([Device("0000:c1:00.0", turing, 60, files=ids), Device("0000:c2:00.0", turing, 61)]))
     assert [one.model.name for one in plan.lent] == ["Quadro RTX 8000", "Quadro RTX 6000"]
+
+
+def test_an_a2_is_no_a16(tmp_path: Path) -> None:
+    ampere = ("0x10de", "0x25b6", "0x030200")
+    small = {"subsystem_vendor": "0x10de", "subsystem_device": "0x157e"}
+    plan = planned(tmp_path, Machine([Device("0000:c1:00.0", ampere, 60, files=small), Device("0000:c2:00.0", ampere, 61)]))
+    assert [one.model.trait for one in plan.lent] == ["CUSTOM_GPU_MODEL_A2", "CUSTOM_GPU_MODEL_A16"]
+
+
+def test_the_plan_and_the_agents_catalogue_agree_on_memory() -> None:
+    catalogued = {f"{row.vendor}:{row.device}": row.memory_mib // 1024 for row in catalogue.load().rows if not row.subsystem}
+    both = catalogued.keys() & MODELS.keys()
+    assert len(both) > 30
+    assert {key: MODELS[key].memory_gib for key in both} == {key: catalogued[key] for key in both}
 
 
 def test_a_host_without_cards_has_no_steps(tmp_path: Path) -> None:
