@@ -10,6 +10,7 @@ rm -f /vmlinuz /initrd.img /vmlinuz.old /initrd.img.old
 # The two first stages of the boot loader, each with the few lines that find the rest.
 mkdir -p /boot/grub/i386-pc
 early=/var/tmp/early.cfg
+# shellcheck disable=SC2016  # root and prefix are the boot loader's variables
 printf 'search.fs_label beamdesk-root root\nset prefix=($root)/boot/grub\n' > $early
 grub-mkimage -O i386-pc -o /boot/grub/i386-pc/core.img -c $early -p /boot/grub \
     biosdisk part_msdos ext2 search search_label linux normal echo test serial terminal

@@ -11,4 +11,7 @@ They are the layers that containers use, with one more below the guest agent, on
 
 ``python -m beamdesk.adapters.vmimage upload general.qcow2 --cloud NAME`` puts it into Glance. Building runs as root and
 needs the packages of ``deploy/packages-vm.txt``; it must not know desktops, people or a running deployment.
+
+``python -m beamdesk.adapters.vmimage archive --out beamdesk-el9.tar.gz`` packs agent, streaming server and look for the kickstart
+of the RHEL family (``deploy/images/rhel/``). It needs pip only.
 """

@@ -9,10 +9,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from beamdesk.adapters.local.images import chroot
 from beamdesk.adapters.local.images.cache import Cache
 from beamdesk.adapters.local.images.errors import ImageError
 from beamdesk.adapters.local.images.progress import Progress
 from beamdesk.adapters.local.images.recipes import Recipes
+from beamdesk.adapters.vmimage import archive
 from beamdesk.adapters.vmimage.build import DiskBuilder
 from beamdesk.adapters.vmimage.upload import upload
 
@@ -27,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "upload":
             print(upload(options.file, options.cloud, public=options.public))  # noqa: T201
+        elif options.command == "archive":
+            print(_archive(options))  # noqa: T201
         else:
             _build(options)
     except (ImageError, OSError) as error:
@@ -41,6 +45,14 @@ def _build(options: argparse.Namespace) -> None:
     builder.build(options.image, options.out.absolute(), extra=tuple(options.extra), boot_files=options.kernel)
 
 
+def _archive(options: argparse.Namespace) -> str:
+    log = chroot.Log(options.out.with_name(f"{options.out.name}.log"))
+    try:
+        return archive.write(Recipes(options.recipes, _PACKAGE), options.out.absolute(), log)
+    finally:
+        log.close()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="beamdesk-vm-images", description="Build virtual machine images and upload them.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -52,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--cache", type=Path, default=_CACHE, help=f"where layers are kept (default: {_CACHE})")
     build.add_argument("--recipes", type=Path, default=_RECIPES, help="folder of the recipes")
     build.add_argument("--json", action="store_true", help="report progress as one JSON object a line")
+    pack = commands.add_parser("archive", help="pack what the kickstart of the RHEL family needs, and say its SHA-256")
+    pack.add_argument("--out", type=Path, required=True, help="the tar.gz file to write; its log gets the suffix .log")
+    pack.add_argument("--recipes", type=Path, default=_RECIPES, help="folder of the recipes")
     send = commands.add_parser("upload", help="upload a built disk to Glance")
     send.add_argument("file", type=Path, help="the qcow2 file")
     send.add_argument("--cloud", required=True, help="the cloud's name in clouds.yaml")

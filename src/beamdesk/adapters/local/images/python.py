@@ -17,8 +17,9 @@ from . import chroot
 from .errors import BuildError
 from .recipes import Venv
 
-_GLIBC = range(36, 4, -1)
-"""Debian 12 has glibc 2.36; wheels for that or any older one run."""
+_GLIBC_DEBIAN = 36
+"""Debian 12 has glibc 2.36; wheels for that or any older one run, down to the first with this name:"""
+_GLIBC_FIRST = 5
 _WHEELS = "var/tmp/wheels"
 
 
@@ -38,12 +39,19 @@ def host_pip() -> list[str]:
     raise BuildError(f"images with Python packages need pip on this host; install the package python3-pip ({said})")
 
 
-def fetch(log: chroot.Log, requirements: Path, python_version: str, target: Path) -> None:
-    """Download exactly the wheels of ``requirements`` for the image's Python (``"3.11"``) into ``target``."""
-    machine = platform.machine()
-    tags = [f"manylinux_2_{minor}_{machine}" for minor in _GLIBC] + [f"manylinux2014_{machine}", f"linux_{machine}"]
-    if machine == "x86_64":
-        tags += ["manylinux2010_x86_64", "manylinux1_x86_64"]
+def fetch(log: chroot.Log, requirements: Path, python_version: str, target: Path, *, newest_glibc: int = _GLIBC_DEBIAN) -> None:
+    """Download exactly the wheels of ``requirements`` into ``target``.
+
+    Args:
+        log: gets pip's output.
+        requirements: lock file with checksums.
+        python_version: the image's, such as ``"3.11"``.
+        target: an empty folder.
+        newest_glibc: the image's C library is 2.``newest_glibc``.
+
+    Raises:
+        BuildError: a wheel is nowhere to be had, or there is no pip.
+    """
     short = python_version.replace(".", "")
     command = [
         *host_pip(),
@@ -60,11 +68,18 @@ def fetch(log: chroot.Log, requirements: Path, python_version: str, target: Path
         f"--abi=cp{short}",
         "--abi=abi3",
         "--abi=none",
-        *(f"--platform={tag}" for tag in tags),
+        *(f"--platform={tag}" for tag in platform_tags(platform.machine(), newest_glibc)),
     ]
     # pip's own settings (index, proxy, certificates) come from the host's configuration and environment
     env = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
     chroot.run(log, "fetching Python packages", [*command, "--dest", str(target), "--requirement", str(requirements)], env=env)
+
+
+def platform_tags(machine: str, newest_glibc: int) -> list[str]:
+    """Return the platforms whose wheels run on ``machine`` with glibc 2.``newest_glibc``, the best first."""
+    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(newest_glibc, _GLIBC_FIRST - 1, -1)]
+    tags += [f"manylinux2014_{machine}", f"linux_{machine}"]
+    return [*tags, "manylinux2010_x86_64", "manylinux1_x86_64"] if machine == "x86_64" else tags
 
 
 def install(log: chroot.Log, root: Path, venv: Venv, wheels: Path) -> None:

@@ -255,7 +255,7 @@ def _target(data: Mapping[str, Any], key: str, path: Path) -> str:
 
 
 def _hash_tree(digest: Any, top: Path) -> None:
-    for path in _files(top):
+    for path in tree_files(top):
         info = path.lstat()
         kind = "link" if stat.S_ISLNK(info.st_mode) else ("x" if info.st_mode & 0o111 else "-")
         content = str(path.readlink()).encode() if kind == "link" else path.read_bytes()
@@ -263,7 +263,8 @@ def _hash_tree(digest: Any, top: Path) -> None:
         digest.update(content)
 
 
-def _files(top: Path) -> Iterator[Path]:
+def tree_files(top: Path) -> Iterator[Path]:
+    """Return the files of a tree in order, without byte code and what tools leave behind; ``top`` itself if it is a file."""
     if not top.is_dir():
         yield top
         return
