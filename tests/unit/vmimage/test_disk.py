@@ -90,3 +90,10 @@ def test_a_disk_without_a_proper_manifest_is_built_anew_and_never_uploaded(tmp_p
 def test_an_unknown_image_is_one_line_and_code_1(tmp_path, capsys):
     assert main(["build", "none", "--out", str(tmp_path / "x.qcow2"), "--cache", str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith("error: there is no image 'none'")
+
+
+def test_an_archive_whose_wheels_cannot_be_had_is_not_written(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    assert main(["archive", "--out", str(tmp_path / "el9.tar.gz")]) == 1
+    assert "fetching Python packages failed" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["el9.tar.gz.log"]
