@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -10,6 +10,9 @@ from beamdesk.protocol.srm import MAX_CARDS, CardFacts, CardLoad, FactsFrom, Hos
 from beamdesk.srm import catalogue, holders, host, pci
 from beamdesk.srm.config import Config
 from beamdesk.srm.nvml import NvmlCard
+
+_NVIDIA = "nvidia"
+"""The name of NVIDIA's driver in sysfs, for its open and its proprietary modules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +29,8 @@ class Seen:
 class Cards(Protocol):
     """Who knows the cards that the host's driver runs (`beamdesk.srm.nvml.Nvml`)."""
 
-    def cards(self) -> tuple[NvmlCard, ...]:
-        """Return them."""
+    def cards(self, addresses: Collection[str]) -> tuple[NvmlCard, ...]:
+        """Return what is known of those at these addresses."""
 
 
 class Collector:
@@ -69,8 +72,9 @@ class Collector:
         now = self._read(config.sys, config.proc)
         load = host.load(config.proc, config.disk, self._before, now)
         self._before = now
-        driven = {card.address: card for card in self._nvml.cards()} if self._nvml else {}
         found = pci.scan(config.sys, self._catalogue)[:MAX_CARDS]
+        of_nvidia = [card.address for card in found if card.driver == _NVIDIA]
+        driven = {card.address: card for card in self._nvml.cards(of_nvidia)} if self._nvml else {}
         facts = host.facts(config.sys, config.proc, config.disk)
         index = host.node_index(config.sys) if facts.numa else {}
         open_files = holders.find(config.proc) if found else {}
@@ -97,7 +101,7 @@ class Collector:
             subsystem_device=card.subsystem_device,
             model=f"unknown {card.vendor}:{card.device}",
             driver=card.driver,
-            mode=LendMode.PASSTHROUGH,
+            mode=LendMode.PASSTHROUGH if _free_of_the_host(card.driver) else LendMode.HOST,
             numa=index.get(card.node, 0),
             facts_from=FactsFrom.UNKNOWN,
             iommu_group=card.iommu_group,
@@ -107,6 +111,11 @@ class Collector:
         if driven is not None:
             facts = _with_nvml(facts, driven)
         return _with_catalogue(facts, known) if known is not None else facts
+
+
+def _free_of_the_host(driver: str) -> bool:
+    """Tell whether a card can be passed through as it is: bound to VFIO (also under a variant's name), to a stub, or to nothing."""
+    return "vfio" in driver or driver in {"", "pci-stub"}
 
 
 def _within(value: int | None, least: int, most: int) -> int | None:

@@ -24,7 +24,7 @@ from beamdesk.srm.collect import Collector
 from beamdesk.srm.config import DEFAULT, Config, load
 from beamdesk.srm.errors import ApiUnavailable, SrmError
 from beamdesk.srm.files import read
-from beamdesk.srm.nvml import Nvml, open_nvml
+from beamdesk.srm.nvml import Nvml, load_nvml
 
 _MOST_TOKEN = 1024
 
@@ -74,7 +74,7 @@ def look(config: Config) -> str:
 
 
 def _nvml(config: Config) -> Nvml | None:
-    return open_nvml() if config.nvml else None
+    return load_nvml(_log) if config.nvml else None
 
 
 def _log(line: str) -> None:

@@ -1,61 +1,90 @@
-"""Cards that the host's own driver runs, through NVIDIA's management library (nvidia-ml-py). Absent library = no such cards.
+"""Cards that the host's own driver runs, through NVIDIA's management library (nvidia-ml-py). Without it nothing is known of them.
 
 Every question may be answered with "not supported": then the answer is not known. A card that is lost or needs a reset is a fault.
-Nothing here changes a card's settings.
+Nothing here changes a card's settings. While it is open the library holds the driver: no card can be taken from it, and it is not
+unloaded. So it is opened when the driver has a card, and closed when it has none any more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ctypes
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 from beamdesk.protocol.srm import LendMode, PartsFacts, ProfileFacts
 
 _MIB = 1 << 20
-_MIG_PROFILES = 16
+_MIG_PROFILES = 18
+"""How many kinds of MIG profiles there are, where the library does not say; NVML's ``NVML_GPU_INSTANCE_PROFILE_COUNT``."""
 
 
 @dataclass(frozen=True, slots=True)
 class NvmlCard:
-    """One card as NVML describes it. ``busy`` 0..1; None = not known."""
+    """One card as NVML describes it; what is left out is not known. ``busy`` 0..1."""
 
     address: str
-    model: str
-    uuid: str
-    mode: LendMode
-    memory_mib: int | None
-    cores: int | None
-    bandwidth_gbs: int | None
-    clock_mhz: int | None
-    nvenc: bool | None
-    ecc: bool | None
-    parts: PartsFacts | None
-    held: bool
-    busy: float | None
-    memory_used_mib: int | None
-    temperature_c: int | None
-    power_w: int | None
-    ecc_uncorrected: int | None
-    fault: str
+    fault: str = ""
+    model: str = ""
+    uuid: str = ""
+    mode: LendMode = LendMode.HOST
+    memory_mib: int | None = None
+    cores: int | None = None
+    bandwidth_gbs: int | None = None
+    clock_mhz: int | None = None
+    nvenc: bool | None = None
+    ecc: bool | None = None
+    parts: PartsFacts | None = None
+    held: bool = False
+    busy: float | None = None
+    memory_used_mib: int | None = None
+    temperature_c: int | None = None
+    power_w: int | None = None
+    ecc_uncorrected: int | None = None
 
 
 class Nvml:
-    """An open NVML; ``library`` is the module `pynvml`, or a recording of it."""
+    """NVML, opened when it is needed.
 
-    def __init__(self, library: Any) -> None:
+    Args:
+        library: the module `pynvml`.
+        log: told why the library cannot be opened, once for each reason.
+    """
+
+    def __init__(self, library: Any, log: Callable[[str], None] = lambda _: None) -> None:
         self._lib = library
+        self._log = log
+        self._is_open = False
+        self._problem = ""
         self._faults: list[str] = []
+        self._lost = _codes(library, "GPU_IS_LOST", "RESET_REQUIRED")
+        self._gone = _codes(library, "UNINITIALIZED", "DRIVER_NOT_LOADED")
 
     def close(self) -> None:
-        """Let NVML go."""
-        self._ask("nvmlShutdown")
+        """Let the driver go."""
+        if self._is_open:
+            self._is_open = False
+            self._ask("nvmlShutdown")
 
-    def cards(self) -> tuple[NvmlCard, ...]:
-        """Return the cards that the driver runs, by address."""
-        count = self._ask("nvmlDeviceGetCount") or 0
-        found = (self._card(index) for index in range(count))
-        return tuple(sorted((card for card in found if card is not None), key=lambda card: card.address))
+    def cards(self, addresses: Collection[str]) -> tuple[NvmlCard, ...]:
+        """Return what is known of the cards at these PCI addresses, all of which NVIDIA's driver runs."""
+        if not addresses:
+            self.close()
+        elif not self._is_open:
+            self._open()
+        found = (self._card(address) for address in addresses if self._is_open)
+        return tuple(card for card in found if card is not None)
+
+    def _open(self) -> None:
+        try:
+            self._lib.nvmlInit()
+        except self._lib.NVMLError as error:
+            problem = str(error)
+        else:
+            self._is_open, problem = True, ""
+        if problem and problem != self._problem:
+            self._log(f"NVML does not answer: {problem}")
+        self._problem = problem
 
     def _ask(self, name: str, *arguments: Any) -> Any:
         """Call NVML; None when it does not support, know or permit it. Losing a card is remembered as its fault."""
@@ -65,24 +94,23 @@ class Nvml:
         try:
             return function(*arguments)
         except self._lib.NVMLError as error:
-            code = getattr(error, "value", None)
-            lost = {getattr(self._lib, "NVML_ERROR_GPU_IS_LOST", -1), getattr(self._lib, "NVML_ERROR_RESET_REQUIRED", -1)}
-            if code in lost:
+            if error.value in self._lost:
                 self._faults.append(str(error)[:120])
+            if error.value in self._gone:
+                self.close()  # the next look opens it again
             return None
 
-    def _card(self, index: int) -> NvmlCard | None:
+    def _card(self, address: str) -> NvmlCard | None:
         self._faults.clear()
-        handle = self._ask("nvmlDeviceGetHandleByIndex", index)
-        pci = self._ask("nvmlDeviceGetPciInfo", handle) if handle is not None else None
-        if pci is None:
-            return None
+        handle = self._ask("nvmlDeviceGetHandleByPciBusId", address)
+        if handle is None:
+            return NvmlCard(address, self._faults[0]) if self._faults else None
         memory = self._ask("nvmlDeviceGetMemoryInfo", handle)
         use = self._ask("nvmlDeviceGetUtilizationRates", handle)
         mode, parts = self._mode(handle)
         power = self._ask("nvmlDeviceGetPowerUsage", handle)
         return NvmlCard(
-            address=address_of(_text(pci.busId)),
+            address=address,
             model=_text(self._ask("nvmlDeviceGetName", handle)).removeprefix("NVIDIA ")[:128],
             uuid=_text(self._ask("nvmlDeviceGetUUID", handle)),
             mode=mode,
@@ -109,8 +137,8 @@ class Nvml:
         return 2 * clock * width // 8 // 1000 if clock and width else None
 
     def _nvenc(self, handle: Any) -> bool | None:
-        capacity = self._ask("nvmlDeviceGetEncoderCapacity", handle, self._lib.NVML_ENCODER_QUERY_H264)
-        return capacity > 0 if capacity is not None else None
+        """Tell whether there is an encoder; what is left of it now may also be nothing because all of it is in use."""
+        return True if self._ask("nvmlDeviceGetEncoderCapacity", handle, self._lib.NVML_ENCODER_QUERY_H264) else None
 
     def _ecc(self, handle: Any) -> bool | None:
         modes = self._ask("nvmlDeviceGetEccMode", handle)
@@ -122,8 +150,15 @@ class Nvml:
         return int(count) if count is not None else None
 
     def _held(self, handle: Any) -> bool:
-        running = (self._ask(f"nvmlDeviceGet{kind}RunningProcesses", handle) for kind in ("Compute", "Graphics"))
-        return any(processes for processes in running)
+        return any(self._processes(handle, kind) for kind in ("Compute", "Graphics"))
+
+    def _processes(self, handle: Any, kind: str) -> list[Any]:
+        """Return who computes or draws on a card; drivers before 510 do not have the newer function."""
+        for version in ("_v3", "_v2"):
+            running: list[Any] | None = self._ask(f"nvmlDeviceGet{kind}RunningProcesses{version}", handle)
+            if running is not None:
+                return running
+        return []
 
     def _mode(self, handle: Any) -> tuple[LendMode, PartsFacts | None]:
         mig = self._ask("nvmlDeviceGetMigMode", handle)
@@ -139,11 +174,11 @@ class Nvml:
     def _mig(self, handle: Any) -> PartsFacts | None:
         """Return the MIG profiles and where each may lie, as `nvidia-smi mig -lgipp` lists them."""
         found = []
-        for number in range(_MIG_PROFILES):
+        for number in range(getattr(self._lib, "NVML_GPU_INSTANCE_PROFILE_COUNT", _MIG_PROFILES)):
             info = self._ask("nvmlDeviceGetGpuInstanceProfileInfo", handle, number, 2)
-            places = self._ask("nvmlDeviceGetGpuInstancePossiblePlacements", handle, info.id) if info is not None else None
-            if info is not None and places:
-                found.append((info, sorted({(place.start, place.size) for place in places})))
+            places = self._places(handle, info.id) if info is not None else []
+            if places:
+                found.append((info, places))
         if not found:
             return None
         slices = max(info.sliceCount for info, _ in found)
@@ -160,6 +195,14 @@ class Nvml:
         slots = max(start + profile.span for profile in profiles for start in profile.starts)
         model = _text(self._ask("nvmlDeviceGetName", handle)).removeprefix("NVIDIA ")
         return PartsFacts(f"mig-{model}"[:128], slots, mixed=True, profiles=_once(profiles))
+
+    def _places(self, handle: Any, profile: int) -> list[tuple[int, int]]:
+        """Return start and size of each place for a MIG profile; asked without room, the library says how many there are."""
+        count = ctypes.c_uint()
+        self._ask("nvmlDeviceGetGpuInstancePossiblePlacements", handle, profile, None, ctypes.byref(count))
+        places = (self._lib.c_nvmlGpuInstancePlacement_t * count.value)()
+        self._ask("nvmlDeviceGetGpuInstancePossiblePlacements", handle, profile, places, ctypes.byref(count))
+        return sorted({(place.start, place.size) for place in places[: count.value] if place.size})
 
     def _vgpu(self, handle: Any) -> PartsFacts | None:
         """Return the vGPU types: a card carries any number of one type at a time, up to that type's maximum."""
@@ -188,20 +231,14 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def address_of(bus_id: str) -> str:
-    """Return sysfs's form of NVML's PCI address: ``00000000:3B:00.0`` is ``0000:3b:00.0``."""
-    domain, _, rest = bus_id.lower().partition(":")
-    return f"{int(domain or '0', 16):04x}:{rest}"
+def _codes(library: Any, *names: str) -> frozenset[int]:
+    return frozenset(getattr(library, f"NVML_ERROR_{name}") for name in names)
 
 
-def open_nvml() -> Nvml | None:
-    """Open the library; None when it or the driver is not there."""
+def load_nvml(log: Callable[[str], None]) -> Nvml | None:
+    """Return NVML, not opened yet; None where nvidia-ml-py is not installed."""
     try:
         import pynvml
     except ImportError:
         return None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    return Nvml(pynvml)
+    return Nvml(pynvml, log)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,10 +13,10 @@ from beamdesk.domain.srm_checks import check_report
 from beamdesk.protocol.srm import FactsFrom, LendMode, LinkFacts, NumaFacts
 from beamdesk.srm import catalogue, delta
 from beamdesk.srm.catalogue import Catalogue
-from beamdesk.srm.collect import Collector, Seen
+from beamdesk.srm.collect import Cards, Collector, Seen
 from beamdesk.srm.config import Config
 from beamdesk.srm.errors import ConfigError
-from beamdesk.srm.nvml import Nvml, address_of
+from beamdesk.srm.nvml import NvmlCard
 from srmtree import Tree
 
 FIRST, SECOND = "0000:3b:00.0", "0000:af:00.0"
@@ -28,7 +28,7 @@ def tree(tmp_path: Path) -> Tree:
     return Tree(tmp_path)
 
 
-def look(tree: Tree, nvml: Any = None) -> Seen:
+def look(tree: Tree, nvml: Cards | None = None) -> Seen:
     return Collector(config(tree), nvml).look()
 
 
@@ -211,167 +211,35 @@ def test_garbage_in_sysfs_makes_no_report_that_is_refused(tree: Tree, garbage: s
     check_report(delta.full(look(tree), "s", 1, ()))
 
 
-# --- NVML: no card here, so a library that answers as the documentation says
+# --- cards that a driver of the host has
 
 
-class NvmlError(Exception):
-    def __init__(self, value: int) -> None:
-        super().__init__(f"error {value}")
-        self.value = value
+@pytest.mark.parametrize("driver", ["vfio-pci", "nvgrace_gpu_vfio_pci", "pci-stub", ""])
+def test_a_card_that_the_host_leaves_alone_is_passed_through(tree: Tree, driver: str) -> None:
+    tree.plug(FIRST, driver=driver)
+    assert look(tree).cards[FIRST].mode is LendMode.PASSTHROUGH
 
 
-class Thing:
-    def __init__(self, **values: Any) -> None:
-        self.__dict__.update(values)
-
-
-class Library:
-    """One card that the host's driver runs. What a test does not give is not supported."""
-
-    NVMLError = NvmlError
-    NVML_ERROR_NOT_SUPPORTED, NVML_ERROR_GPU_IS_LOST, NVML_ERROR_RESET_REQUIRED = 3, 15, 16
-    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU, NVML_ENCODER_QUERY_H264 = 1, 2, 0, 0
-    NVML_MEMORY_ERROR_TYPE_UNCORRECTED, NVML_VOLATILE_ECC = 1, 0
-    NVML_GPU_VIRTUALIZATION_MODE_HOST_VGPU = 3
-
-    def __init__(self, **answers: Any) -> None:
-        self.answers: dict[str, Any] = {
-            "nvmlDeviceGetCount": 1, "nvmlDeviceGetHandleByIndex": "handle", "nvmlDeviceGetPciInfo": Thing(busId=b"00000000:3B:00.0"),
-            "nvmlDeviceGetName": "NVIDIA Test 9000", "nvmlDeviceGetUUID": "GPU-1",
-            "nvmlDeviceGetMemoryInfo": Thing(total=48 << 30, used=2 << 30), "nvmlDeviceGetNumGpuCores": 1000,
-            "nvmlDeviceGetMemoryBusWidth": 384, "nvmlDeviceGetUtilizationRates": Thing(gpu=37), "nvmlDeviceGetTemperature": 61,
-            "nvmlDeviceGetPowerUsage": 120500, "nvmlDeviceGetEccMode": [1, 1], "nvmlDeviceGetTotalEccErrors": 0,
-            "nvmlDeviceGetEncoderCapacity": 100, "nvmlDeviceGetComputeRunningProcesses": [],
-        } | answers  # fmt: skip
-
-    def __getattr__(self, name: str) -> Any:
-        if not name.startswith("nvml"):
-            raise AttributeError(name)
-
-        def call(*arguments: Any) -> Any:
-            answer = self.answers.get(name, NvmlError(3))
-            if name == "nvmlDeviceGetMaxClockInfo":
-                return {1: 1500, 2: 9000}[arguments[1]]
-            answer = answer(*arguments) if callable(answer) else answer
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
-
-        return call
-
-
-def test_nvml_says_what_sysfs_cannot(tree: Tree) -> None:
-    tree.plug(FIRST, "ffff", driver="nvidia")
-    seen = look(tree, Nvml(Library()))
-    card, load = seen.cards[FIRST], seen.loads[FIRST]
-    assert (card.model, card.mode, card.facts_from, card.uuid) == ("Test 9000", LendMode.HOST, FactsFrom.NVML, "GPU-1")
-    assert (card.memory_mib, card.cores, card.clock_mhz, card.fp32_gflops, card.bandwidth_gbs) == (49152, 1000, 1500, 3000, 864)
-    assert (card.nvenc, card.ecc) == (True, True)
-    assert (load.busy, load.memory_used_mib, load.temperature_c, load.power_w, load.held) == (0.37, 2048, 61, 120, False)
-
-
-def test_published_numbers_win_over_nvmls(tree: Tree) -> None:
-    tree.plug(FIRST, driver="nvidia")
-    card = look(tree, Nvml(Library(nvmlDeviceGetMemoryInfo=Thing(total=51527024640, used=0)))).cards[FIRST]
-    assert (card.model, card.memory_mib, card.mode, card.uuid) == ("RTX A6000", 49152, LendMode.HOST, "GPU-1")
-
-
-def test_a_process_on_a_card_holds_it(tree: Tree) -> None:
-    tree.plug(FIRST, driver="nvidia")
-    assert look(tree, Nvml(Library(nvmlDeviceGetComputeRunningProcesses=[Thing(pid=1)]))).loads[FIRST].held
-
-
-def test_what_nvml_does_not_support_is_not_known(tree: Tree) -> None:
-    tree.plug(FIRST, "ffff", driver="nvidia")
-    refused = NvmlError(3)
-    names = (
-        "MemoryInfo",
-        "NumGpuCores",
-        "MemoryBusWidth",
-        "UtilizationRates",
-        "Temperature",
-        "PowerUsage",
-        "EccMode",
-        "Name",
-        "UUID",
-    )
-    seen = look(tree, Nvml(Library(**{f"nvmlDeviceGet{name}": refused for name in names})))
-    card, load = seen.cards[FIRST], seen.loads[FIRST]
-    assert (card.memory_mib, card.cores, card.bandwidth_gbs, card.ecc) == (None, None, None, None)
-    assert (load.busy, load.temperature_c, load.fault) == (None, None, "")
+@pytest.mark.parametrize("driver", ["nvidia", "nouveau", "amdgpu"])
+def test_a_card_that_a_driver_of_the_host_runs_is_not_also_without_nvml(tree: Tree, driver: str) -> None:
+    tree.plug(FIRST, driver=driver)
+    seen = look(tree)
+    assert seen.cards[FIRST].mode is LendMode.HOST
     check_report(delta.full(seen, "s", 1, ()))
 
 
-@pytest.mark.parametrize("odd", [-1, 0xFFFFFFFF, 1 << 64])
-def test_an_odd_answer_of_nvml_does_not_cost_the_report(tree: Tree, odd: int) -> None:
-    tree.plug(FIRST, "ffff", driver="nvidia")
-    names = ("NumGpuCores", "MemoryBusWidth", "Temperature", "PowerUsage", "TotalEccErrors")
-    answers: dict[str, Any] = {f"nvmlDeviceGet{name}": odd for name in names}
-    answers |= {"nvmlDeviceGetUtilizationRates": Thing(gpu=odd), "nvmlDeviceGetMemoryInfo": Thing(total=odd << 20, used=odd << 20)}
-    check_report(delta.full(look(tree, Nvml(Library(**answers))), "s", 1, ()))
+def test_nvml_is_asked_about_cards_of_nvidias_driver_only(tree: Tree) -> None:
+    asked: list[tuple[str, ...]] = []
 
+    class Ask:
+        def cards(self, addresses: Collection[str]) -> tuple[NvmlCard, ...]:
+            asked.append(tuple(addresses))
+            return ()
 
-def test_a_lost_card_is_a_fault(tree: Tree) -> None:
     tree.plug(FIRST, driver="nvidia")
-    assert look(tree, Nvml(Library(nvmlDeviceGetTemperature=NvmlError(15)))).loads[FIRST].fault == "error 15"
-
-
-def test_a_mig_card_offers_its_profiles(tree: Tree) -> None:
-    tree.plug(FIRST, "2331", driver="nvidia")
-    infos = {
-        0: Thing(id=19, sliceCount=1, memorySizeMB=9856, name=b"MIG 1g.10gb"),
-        1: Thing(id=14, sliceCount=2, memorySizeMB=19968, name="MIG 2g.20gb"),
-        4: Thing(id=0, sliceCount=7, memorySizeMB=80384, name="MIG 7g.80gb"),
-    }
-    places = {19: [Thing(start=one, size=1) for one in range(7)], 14: [Thing(start=one, size=2) for one in (4, 2, 0)]}
-    places[0] = [Thing(start=0, size=8)]
-    seen = look(
-        tree,
-        Nvml(
-            Library(
-                nvmlDeviceGetMigMode=[1, 1],
-                nvmlDeviceGetGpuInstanceProfileInfo=lambda _handle, number, _version: infos.get(number, NvmlError(3)),
-                nvmlDeviceGetGpuInstancePossiblePlacements=lambda _handle, number: places[number],
-            )
-        ),
-    )
-    card = seen.cards[FIRST]
-    assert card.mode is LendMode.MIG
-    assert card.parts is not None
-    assert (card.parts.slots, card.parts.mixed) == (8, True)
-    assert [(one.name, one.milli, one.span, one.starts) for one in card.parts.profiles] == [
-        ("1g.10gb", 142, 1, (0, 1, 2, 3, 4, 5, 6)), ("2g.20gb", 285, 2, (0, 2, 4)), ("7g.80gb", 1000, 8, (0,)),
-    ]  # fmt: skip
-    check_report(delta.full(seen, "s", 1, ()))
-
-
-def test_a_vgpu_card_offers_its_types(tree: Tree) -> None:
-    tree.plug(FIRST, "2235", driver="nvidia")
-    names = {1: "NVIDIA A40-8Q", 2: "NVIDIA A40-48Q"}
-    seen = look(
-        tree,
-        Nvml(
-            Library(
-                nvmlDeviceGetVirtualizationMode=3,
-                nvmlDeviceGetSupportedVgpus=[1, 2],
-                nvmlVgpuTypeGetName=names.get,
-                nvmlVgpuTypeGetMaxInstances=lambda _handle, number: {1: 6, 2: 1}[number],
-                nvmlVgpuTypeGetFramebufferSize=lambda number: {1: 8 << 30, 2: 48 << 30}[number],
-            )
-        ),
-    )
-    parts = seen.cards[FIRST].parts
-    assert parts is not None
-    assert (seen.cards[FIRST].mode, parts.slots, parts.mixed) == (LendMode.VGPU, 6, False)
-    assert [(one.name, one.milli, len(one.starts), one.memory_mib) for one in parts.profiles] == [
-        ("A40-8Q", 166, 6, 8192), ("A40-48Q", 1000, 1, 49152),
-    ]  # fmt: skip
-    check_report(delta.full(seen, "s", 1, ()))
-
-
-def test_pci_addresses_are_sysfs_ones() -> None:
-    assert address_of("00000000:3B:00.0") == FIRST
-    assert address_of("00010000:AF:00.0") == "10000:af:00.0"
+    tree.plug(SECOND)
+    look(tree, Ask())
+    assert asked == [(FIRST,)]
 
 
 # --- what of it is told
