@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import yaml
 from pykickstart.errors import KickstartError
 from pykickstart.parser import KickstartParser
 from pykickstart.version import makeVersion
@@ -142,6 +143,13 @@ def test_both_families_start_the_agent_the_same_way_but_for_the_python(unpacked)
     ours = (IMAGES / "vm/files" / service).read_text()
     assert "ExecStart=/usr/bin/python3 " in ours
     assert (unpacked / service).read_text() == ours.replace("/usr/bin/python3 ", "/usr/bin/python3.11 ")
+
+
+def test_cloud_init_has_the_same_to_do_on_both_families():
+    ours = yaml.safe_load((IMAGES / "vm/files/etc/cloud/cloud.cfg.d/90_beamdesk.cfg").read_text())
+    (text,) = re.findall(r"90_beamdesk\.cfg <<'CLOUD'\n(.*?)^CLOUD$", SETUP, re.MULTILINE | re.DOTALL)
+    assert ours.pop("system_info") == {"network": {"renderers": ["networkd"]}}  # here NetworkManager has the network
+    assert yaml.safe_load(text) == ours
 
 
 def test_the_same_content_gives_the_same_archive(tmp_path):
