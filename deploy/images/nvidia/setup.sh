@@ -6,13 +6,8 @@ if [ "${#drivers[@]}" -ne 1 ]; then
     echo "deploy/images/nvidia/driver must have one NVIDIA-Linux-x86_64-*.run: download it where your site has its licence" >&2
     exit 1
 fi
-kernels=(/boot/vmlinuz-*[0-9]-amd64)
-for found in "${kernels[@]}"; do
-    case $found in
-        *-cloud-*) ;;
-        *) kernel=${found#/boot/vmlinuz-} ;;
-    esac
-done
+kernels=(/boot/vmlinuz-*[0-9]-amd64) # the cloud kernel's name ends in -cloud-amd64
+kernel=${kernels[-1]#/boot/vmlinuz-}
 # Which of its two kinds of modules, "open" (Turing and newer; Blackwell has no other) or "proprietary": the installer would look which
 # cards this machine has. Drivers before 560 do not know the option: no file then.
 kind=()
