@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 
 from beamdesk.domain.desktop import Desired
 from beamdesk.domain.ids import DesktopId
+from beamdesk.domain.server import HostState, Remedy
 from engine_stage import NAMES, Stage
 
 _CALLS = ("create_server", "start_server", "stop_server", "delete_server", "delete_home", "find_servers", "list_servers")
 _FAULTS = (
     "stale",
     "incomplete",
-    "broken",
+    *(f"broken {remedy}" for remedy in Remedy),
     *(f"{kind} {call}" for kind in ("lost", "down") for call in _CALLS),
     "refused create_server",
 )
@@ -41,6 +42,7 @@ MOVES = st.one_of(
     st.tuples(st.just("spoil"), st.sampled_from(_FAULTS)),
     st.tuples(st.just("kill"), _WHICH),
     st.tuples(st.just("silence"), _WHICH),
+    st.tuples(st.just("strand"), _WHICH, st.sampled_from([HostState.SILENT, HostState.DOWN])),
     st.tuples(st.just("guest_fails"), _WHICH),
     st.tuples(st.just("sweep")),
 )
@@ -97,6 +99,9 @@ async def _play_one(stage: Stage, name: str, *details: Any) -> None:  # noqa: C9
         case "kill", which:
             stage.cloud.kill(DesktopId(NAMES[which]))
         case "silence", which:
+            stage.guests.silent.add(DesktopId(NAMES[which]))
+        case "strand", which, host:
+            stage.cloud.strand(DesktopId(NAMES[which]), host)
             stage.guests.silent.add(DesktopId(NAMES[which]))
         case "guest_fails", which:
             stage.guests.failing[DesktopId(NAMES[which])] = "The X server ended."

@@ -22,6 +22,7 @@ from beamdesk.domain.errors import CloudRefused, CloudUnavailable
 from beamdesk.domain.events import EventKind
 from beamdesk.domain.ids import DesktopId
 from beamdesk.domain.lifecycle import TRANSITIONS
+from beamdesk.domain.server import HostState, Remedy
 from beamdesk.ports.cloud import Capacity, ServerStatus
 from beamdesk.ports.store import Store, Transaction
 from beamdesk.reconcile.rules import ReconcileRules
@@ -29,8 +30,8 @@ from beamdesk.reconcile.sweeper import Sweeper
 from beamdesk.reconcile.worker import Worker
 from engine_kit import ADA, EXPERIMENT, CountedSecrets, FrozenClock, add_people, make_desktop
 
-RULES = replace(ReconcileRules(), call_timeout=timedelta(seconds=300))
-"""Calls never time out here (a held actor is not a slow cloud); claims expire as they do in production."""
+RULES = replace(ReconcileRules(), call_timeout=timedelta(seconds=300), tick=timedelta(seconds=300))
+"""Calls never time out here (a held actor is not a slow cloud), nor are claims renewed; they expire as they do in production."""
 TOTAL = Capacity(vcpus=2, memory_mib=2 * 2048, disk_gib=100, gpus=0)
 NAMES = ("desktop01", "desktop02", "desktop03", "desktop04")
 _ALLOWED = {(one.source, one.to) for one in TRANSITIONS}
@@ -182,8 +183,8 @@ class Stage:
                 faults.stale += 1
             case ["incomplete"]:
                 faults.incomplete += 1
-            case ["broken"]:
-                faults.broken_builds.append("No valid host was found.")
+            case ["broken", remedy]:
+                faults.broken_builds.append(("No valid host was found.", Remedy(remedy)))
             case ["lost", call]:
                 faults.fail(call, CloudUnavailable("The answer got lost."), after_effect=True)
             case ["down", call]:
@@ -193,6 +194,8 @@ class Stage:
 
     def heal(self) -> None:
         self.cloud.faults = type(self.cloud.faults)()
+        for name in NAMES:
+            self.cloud.strand(DesktopId(name), HostState.UP)
         self.guests.silent.clear()
         self.guests.failing.clear()
 

@@ -36,6 +36,7 @@ from beamdesk.ports.cloud import Cloud
 from beamdesk.ports.files import ExperimentFiles
 from beamdesk.ports.identity import PasswordSignIn
 from beamdesk.ports.placing import HostSource
+from beamdesk.reconcile.rules import ReconcileRules
 from beamdesk.scheduling.host import HostFacts
 from beamdesk.scheduling.wire import read_snapshot
 from beamdesk.settings import Settings
@@ -157,15 +158,12 @@ def timings(settings: Settings) -> Timings:
     return replace(usual, poll=poll, boot_timeout=timedelta(seconds=boot), silent=timedelta(seconds=silent))
 
 
-def _patience(settings: Settings) -> tuple[timedelta, timedelta]:
-    """Return how long a call may take (making a server on OpenStack is several requests), and a claim, which outlives two calls."""
-    from beamdesk.reconcile.rules import ReconcileRules
-
-    usual = ReconcileRules()
+def reconcile_rules(settings: Settings) -> ReconcileRules:
+    """Return how the reconciler works. A call on OpenStack may take longer than one answer: making a server is several requests."""
+    usual = ReconcileRules(timings(settings), settings.lease.rules(), keep_events=timedelta(days=settings.keep_events_days))
     if settings.cloud != "openstack":
-        return usual.call_timeout, usual.claim
-    call = timedelta(seconds=_REQUESTS_A_CALL * settings.openstack.call_timeout_s)
-    return call, 2.5 * call
+        return usual
+    return replace(usual, call_timeout=timedelta(seconds=_REQUESTS_A_CALL * settings.openstack.call_timeout_s))
 
 
 @asynccontextmanager
@@ -336,13 +334,10 @@ async def reconcile(settings: Settings, stop: asyncio.Event) -> None:
     """Run the reconciler and the sweeper; with the fake cloud also its guests."""
     from beamdesk.reconcile import main, srm
     from beamdesk.reconcile.placing import Placer
-    from beamdesk.reconcile.rules import ReconcileRules
 
     cloud = open_cloud(settings)
     async with open_app(settings, cloud) as app:
-        keep = timedelta(days=settings.keep_events_days)
-        call_timeout, claim = _patience(settings)
-        rules = ReconcileRules(timings(settings), app.rules.lease, keep_events=keep, call_timeout=call_timeout, claim=claim)
+        rules = reconcile_rules(settings)
         placer = Placer(app.hosts, app.catalog.flavors, app.rules.srm, app.rules.policy) if app.hosts is not None else None
         work = [main.run(app.store, cloud, app.clock, app.secrets, rules, stop, placer=placer), srm.run(app, stop)]
         if settings.srm.placement_cloud:

@@ -178,6 +178,28 @@ async def test_wanted_deleted_stays_wanted_deleted(store: SqlStore) -> None:
     assert (again.desired, again.desired_reason) == (Desired.DELETED, Reason.OPERATOR)
 
 
+async def test_the_guest_of_a_desktop_that_is_gone_is_not_kept(store: SqlStore) -> None:
+    with pytest.raises(LookupError):
+        async with store.begin(write=True) as tx:
+            await tx.guests.put(make_guest())
+    async with store.begin() as tx:
+        assert await tx.guests.get(make_guest().desktop_id) is None
+
+
+async def test_a_reason_is_told_under_the_claim_and_makes_a_new_version(store: SqlStore) -> None:
+    await insert(store, "desktop01")
+    (first,) = await claim(store, "t1")
+    async with store.begin(write=True) as tx:
+        assert await tx.desktops.tell(first, Reason.CLOUD_BUSY, "It takes long.")
+    told = await get(store, "desktop01")
+    assert (told.reason, told.detail, told.version) == (Reason.CLOUD_BUSY, "It takes long.", first.desktop.version + 1)
+    assert told.due_at == first.desktop.due_at
+    (second,) = await claim(store, "t2", now=SOON, until=LATER)
+    async with store.begin(write=True) as tx:
+        assert not await tx.desktops.tell(first, Reason.NONE, "")
+        assert await tx.desktops.apply(second, outcome_of(second.desktop), SOON), "the claim is held on to"
+
+
 async def test_a_claim_holds_until_it_expires(store: SqlStore) -> None:
     await insert(store, "desktop01")
     (first,) = await claim(store, "t1")

@@ -42,6 +42,7 @@ PROBLEMS: Final[dict[str, tuple[int, str]]] = {
     "not_supported": (501, "Not possible on this site"),
     "cloud_error": (502, "The cloud failed"),
     "cloud_refused": (502, "The cloud refused"),
+    "cloud_full": (503, "Nothing of the kind is free"),
     "cloud_unavailable": (503, "The cloud does not answer"),
     "store_unavailable": (503, "The database does not answer"),
     "stream_unavailable": (503, "The desktop's picture does not answer"),

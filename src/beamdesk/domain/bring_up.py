@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from beamdesk.domain.decision import Decision, Situation, Step
+from beamdesk.domain.decision import HOST_SILENT, REMAKES, Decision, Situation, Step
 from beamdesk.domain.desktop import Desired, Desktop, Phase, Reason
 from beamdesk.domain.events import EventKind
 from beamdesk.domain.lease import LeaseRules, is_active
-from beamdesk.domain.server import Server, ServerStatus
+from beamdesk.domain.meanwhile import is_quiet, silence
+from beamdesk.domain.server import HostState, Remedy, Server, ServerStatus
 from beamdesk.protocol.guest import StepState
 
 _NOW = timedelta()
 _GONE_BY_ITSELF = "The server stopped by itself."
 _GONE = "The server is no longer there."
 _KEY_RAN_OUT = "The desktop's agent did not report before its one-time key ran out."
+_NOT_STOPPED = "The cloud does not carry out the order to stop the old server. An operator must look at its host."
 
 
 def toward_running(s: Situation) -> Decision:  # noqa: PLR0911  # one return a case
@@ -69,14 +71,36 @@ def _launch(s: Situation) -> Decision:  # noqa: PLR0911  # one return a case
         case ServerStatus.BUILD | ServerStatus.ACTIVE if s.guest:
             phase = Phase.BUILDING if server.status is ServerStatus.BUILD else Phase.BOOTING
             return s.move(phase, _NOW, reason=s.desktop.reason, detail=s.desktop.detail)
-        case ServerStatus.ACTIVE:
-            return replace(s.stay(s.timings.poll), step=Step.STOP, target=server.id)
         case ServerStatus.ERROR if s.guest:
-            return s.fail(Reason.SERVER_ERROR, server.fault)
+            return _broken(s, server)
         case ServerStatus.BUILD | ServerStatus.ERROR:
             return _delete(s, server, Step.DELETE_SERVER)
+        case ServerStatus.ACTIVE:
+            return _put_off(s, server)
         case _:
-            return s.stay(s.timings.apart)
+            return s.chase(server) or s.stay(s.timings.apart)
+
+
+def _put_off(s: Situation, server: Server) -> Decision:
+    """Get a running server that is of no use out of the way: stop it, or replace it where its host is gone."""
+    if server.lost:
+        return _delete(s, server, Step.DELETE_SERVER)
+    if server.host is HostState.SILENT:
+        return s.stay(s.timings.apart, reason=Reason.HOST_LOST, detail=HOST_SILENT)
+    stays = s.stay(s.timings.poll)
+    if s.in_phase > s.timings.stuck:
+        reason = s.desktop.reason if s.desktop.phase is Phase.REPAIRING else Reason.CLOUD_BUSY
+        stays = s.stay(s.timings.poll, reason=reason, detail=_NOT_STOPPED)
+    return replace(stays, step=Step.STOP, target=server.id)
+
+
+def _broken(s: Situation, server: Server) -> Decision:
+    """Handle a server in ERROR on the way up: what never ran is made anew or waits for room where that helps."""
+    if not server.launched and server.remedy is Remedy.AGAIN:
+        return s.repair(Reason.SERVER_ERROR, server.fault, most=REMAKES)
+    if not server.launched and server.remedy is Remedy.WAIT:
+        return s.wait_for_room(server.fault)
+    return s.fail(Reason.SERVER_ERROR, server.fault)
 
 
 def _create(s: Situation) -> Decision:
@@ -119,11 +143,12 @@ def _building(s: Situation) -> Decision:
     if (down := _down(s, patience=s.timings.apart)) or s.server is None:
         return down or s.stay(s.timings.poll)
     if s.server.status is ServerStatus.ERROR:
-        return s.fail(Reason.SERVER_ERROR, s.server.fault)
+        return _broken(s, s.server)
     if s.server.status is ServerStatus.ACTIVE:
         return s.move(Phase.BOOTING, _NOW, reason=s.desktop.reason, detail=s.desktop.detail)
     if s.in_phase > s.timings.build_timeout:
-        return s.fail(Reason.BUILD_TIMEOUT, f"The cloud did not bring the server up within {_words(s.timings.build_timeout)}.")
+        detail = f"The cloud did not bring the server up within {_words(s.timings.build_timeout)}."
+        return s.fail(Reason.BUILD_TIMEOUT, detail) if s.server.launched else s.repair(Reason.BUILD_TIMEOUT, detail, most=REMAKES)
     return s.stay(s.timings.poll)
 
 
@@ -138,7 +163,7 @@ def _booting(s: Situation) -> Decision:  # noqa: PLR0911  # one return a case
     if guest.failure:
         return s.fail(Reason.GUEST_FAILED, guest.failure)
     if s.enrolled and s.unheard > s.timings.silent:
-        return s.repair(Reason.GUEST_SILENT, _silence(s))
+        return s.repair(Reason.GUEST_SILENT, silence(s.guest))
     if not s.enrolled and guest.nonce_expires_at <= s.now:  # as after an outage of ours: only a new start brings a new nonce
         return s.repair(Reason.GUEST_SILENT, _KEY_RAN_OUT)
     if guest.ready and s.server.status is ServerStatus.ACTIVE and s.server.address:
@@ -148,24 +173,31 @@ def _booting(s: Situation) -> Decision:  # noqa: PLR0911  # one return a case
     return s.stay(s.timings.poll)
 
 
-def _ready(s: Situation) -> Decision:  # noqa: PLR0911  # one return a case
-    guest, server = s.guest, s.server
+def _ready(s: Situation) -> Decision:
+    guest = s.guest
     if guest is None:
         return s.repair(Reason.GUEST_SILENT, "")
     if guest.failure:
         return s.fail(Reason.GUEST_FAILED, guest.failure)
     if s.unheard > s.timings.late and s.observed.servers is not None:
         # the guest's word outweighs a list: only when it is late does the list count
-        if down := _down(s, patience=_NOW):
-            return down
-        if server is not None and server.status is ServerStatus.ERROR:
-            return s.repair(Reason.SERVER_ERROR, server.fault)
-        if s.unheard > s.timings.silent:
-            return s.repair(Reason.GUEST_SILENT, _silence(s))
-        return s.stay(s.timings.poll)
+        return _late(s)
     if s.duplicate:
         return _delete(s, s.duplicate, Step.DELETE_DUPLICATE)
     return _healthy(s)
+
+
+def _late(s: Situation) -> Decision:
+    decision = _down(s, patience=_NOW)
+    if decision is None and s.server is not None and s.server.status is ServerStatus.ERROR:
+        decision = s.repair(Reason.SERVER_ERROR, s.server.fault)
+    if decision is None and s.unheard > s.timings.silent:
+        decision = s.repair(Reason.GUEST_SILENT, silence(s.guest))
+    decision = decision or s.stay(s.timings.poll)
+    if decision.desktop.phase is Phase.READY and is_quiet(s.desktop, s.guest, s.now, s.timings):
+        told = replace(decision.desktop, reason=Reason.GUEST_SILENT, detail=silence(s.guest))
+        return replace(decision, desktop=told)
+    return decision
 
 
 def _healthy(s: Situation) -> Decision:
@@ -213,10 +245,6 @@ def _last_active(s: Situation) -> datetime:
     works = is_active(s.lease, input_idle_s=float("inf"), cpu=guest.cpu, gpu=guest.gpu, since_s=0)
     idle_s = 0.0 if works else min(max(guest.input_idle_s, 0.0), 1e9)
     return max(s.desktop.last_active_at, guest.seen_at - timedelta(seconds=idle_s))
-
-
-def _silence(s: Situation) -> str:
-    return f"The desktop's agent was last heard of {round(s.unheard.total_seconds())} s ago."
 
 
 def _hanging(s: Situation) -> str:

@@ -12,7 +12,7 @@ from beamdesk.domain.events import EventKind
 from beamdesk.domain.guest import Guest
 from beamdesk.domain.ids import ServerId
 from beamdesk.domain.lease import LeaseRules
-from beamdesk.domain.server import Observation, Server, ServerStatus
+from beamdesk.domain.server import HostState, Observation, Server, ServerStatus
 from beamdesk.protocol.guest import HEARTBEAT_S
 
 
@@ -31,7 +31,14 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """How long is how long. `poll`: while something moves. `apart`: between two absences that count."""
+    """How long is how long.
+
+    ``poll``: while something moves. ``apart``: between two absences that count. ``late``: a heartbeat is missed: look. ``quiet``:
+    say that the guest is silent. ``silent``: do something about it. ``patience``: so long people wait without a word.
+
+    ``room``: between two attempts to get into a full cloud. ``stuck``: an order that is not carried out by then is given again.
+    ``blind``: the longest pause between two looks at a cloud that does not answer; ``backoff_most``: at one that says no for now.
+    """
 
     poll: timedelta = timedelta(milliseconds=200)
     apart: timedelta = timedelta(seconds=1)
@@ -41,10 +48,21 @@ class Timings:
     build_timeout: timedelta = timedelta(minutes=10)
     boot_timeout: timedelta = timedelta(minutes=3)
     late: timedelta = timedelta(seconds=1.5 * HEARTBEAT_S)
+    quiet: timedelta = timedelta(seconds=2.5 * HEARTBEAT_S)
     silent: timedelta = timedelta(seconds=3 * HEARTBEAT_S)
+    patience: timedelta = timedelta(seconds=5)
     forgive: timedelta = timedelta(minutes=10)
+    room: timedelta = timedelta(seconds=30)
+    stuck: timedelta = timedelta(minutes=2)
+    blind: timedelta = timedelta(seconds=6)
     backoff_first: timedelta = timedelta(milliseconds=500)
-    backoff_most: timedelta = timedelta(seconds=60)
+    backoff_most: timedelta = timedelta(seconds=15)
+
+
+RESTARTS = 1
+"""How often a server is started again by itself before the desktop fails with the cause."""
+REMAKES = 2
+"""How often a server that never ran is made anew by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +96,20 @@ class Decision:
     remove: bool = False
 
 
-_REPAIR_REASONS = frozenset({Reason.GUEST_SILENT, Reason.SERVER_LOST, Reason.SERVER_ERROR, Reason.DUPLICATE_SERVER})
+HOST_SILENT = (
+    "The machine that it runs on does not answer, and its home is in use there. "
+    "It goes on by itself when the machine is back or an operator has taken it out of service."
+)
+_REPAIR_REASONS = frozenset(
+    {
+        Reason.GUEST_SILENT,
+        Reason.SERVER_LOST,
+        Reason.SERVER_ERROR,
+        Reason.HOST_LOST,
+        Reason.BUILD_TIMEOUT,
+        Reason.DUPLICATE_SERVER,
+    }
+)
 _COMING_UP = frozenset({Phase.REPAIRING, Phase.BUILDING, Phase.BOOTING})
 
 
@@ -167,14 +198,28 @@ class Situation:
         holds = self.desktop.admitted and self.server is not None
         return self.move(Phase.FAILED, self.timings.rest, reason=reason, detail=detail, admitted=holds)
 
-    def repair(self, reason: Reason, detail: str) -> Decision:
-        """Restart the server, once; then give up with the cause."""
-        if self.desktop.repairs >= 1:
+    def repair(self, reason: Reason, detail: str, *, most: int = RESTARTS) -> Decision:
+        """Start the server again, or make it anew, ``most`` times; then give up with the cause."""
+        if self.desktop.repairs >= most:
             return self.fail(reason, detail)
         repairing = self.move(
             Phase.REPAIRING, timedelta(), reason=reason, detail=detail, repairs=self.desktop.repairs + 1, absent_since=None
         )
         return replace(repairing, forget_guest=True)
+
+    def wait_for_room(self, detail: str, jitter: float = 1.0) -> Decision:
+        """Try again later, from the beginning. It keeps its share and its lease runs: so the attempts have an end."""
+        due_in = self.timings.room * (0.5 + jitter / 2)
+        since = self.desktop.phase_since if self.desktop.phase is Phase.QUEUED else self.now
+        reason = Reason.WAITING_FOR_CAPACITY
+        waiting = self.move(Phase.QUEUED, due_in, reason=reason, detail=detail, phase_since=since, absent_since=None)
+        return replace(waiting, forget_guest=True)
+
+    def chase(self, server: Server) -> Decision | None:
+        """Ask again for a deletion that does not come to an end: Nova finishes it itself once it knows that the host is gone."""
+        if server.status is not ServerStatus.DELETING or (server.host is HostState.UP and self.in_phase <= self.timings.stuck):
+            return None
+        return replace(self.stay(self.timings.waiting), step=Step.DELETE_SERVER, target=server.id)
 
     def absent(self) -> Decision | None:
         """Return None when the absence is proven (complete and seen twice apart), else the decision to look again."""
@@ -189,7 +234,8 @@ class Situation:
     def back_off(self, reason: Reason, detail: str, jitter: float) -> Decision:
         """Stay as it was and try again later: twice as late each time, with jitter (0..1), the reason told."""
         before = self.desktop
-        delay = min(self.timings.backoff_most, self.timings.backoff_first * 2 ** min(before.attempts, 16)) * (0.5 + jitter / 2)
+        most = self.timings.blind if reason is Reason.CLOUD_UNAVAILABLE else self.timings.backoff_most
+        delay = min(most, self.timings.backoff_first * 2 ** min(before.attempts, 16)) * (0.5 + jitter / 2)
         quiet = before.phase in (Phase.FAILED, Phase.STOPPED)  # they have a reason that matters more
         told: dict[str, Any] = {} if quiet else {"reason": reason, "detail": detail}
         return Decision(replace(before, attempts=before.attempts + 1, due_at=self.now + delay, **told))

@@ -13,6 +13,7 @@
     │   └── TooManyRequests  too_many_requests
     ├── CloudError           cloud_error        the driver failed; retryable says if again
     │   ├── CloudUnavailable cloud_unavailable  no answer: the call may or may not have happened
+    │   ├── CloudFull        cloud_full         nothing of the kind is free now
     │   ├── CloudRefused     cloud_refused      a definite no, with the cause
     │   └── NotSupported     not_supported      this machine or cloud cannot do it
     ├── StoreUnavailable     store_unavailable
@@ -112,6 +113,12 @@ class CloudUnavailable(CloudError):
     """No definite answer: what was asked may or may not have happened."""
 
     code = "cloud_unavailable"
+
+
+class CloudFull(CloudError):
+    """A definite no for now: a quota is used up, or nothing of the kind is free. Somebody else's stop helps."""
+
+    code = "cloud_full"
 
 
 class CloudRefused(CloudError):

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from beamdesk.domain.bring_up import toward_running
 from beamdesk.domain.decision import Decision, Observed, Situation, Step, Timings
 from beamdesk.domain.desktop import Desired, Desktop, Phase, Reason
+from beamdesk.domain.errors import CloudError, CloudFull, CloudUnavailable
 from beamdesk.domain.lease import LeaseRules
 from beamdesk.domain.server import Server
 from beamdesk.domain.take_down import toward_deleted, toward_stopped
@@ -32,13 +33,17 @@ class Transition:
 TRANSITIONS = (
     Transition(Phase.QUEUED, Phase.BUILDING, "It has its share of capacity and the cloud accepted the server."),
     Transition(Phase.QUEUED, Phase.BOOTING, "A start whose answer got lost turns out to have worked."),
+    Transition(Phase.QUEUED, Phase.REPAIRING, "A server whose creation got no answer turns out to have failed before it ever ran."),
     Transition(Phase.QUEUED, Phase.FAILED, "It asks for more than there is at all, or the cloud refused it for good."),
     Transition(Phase.QUEUED, Phase.STOPPING, "It is no longer wanted running, and something may have been started for it."),
     Transition(Phase.QUEUED, Phase.STOPPED, "It is no longer wanted running, and nothing was started for it."),
     Transition(Phase.QUEUED, Phase.DELETING, "Its owner deletes it."),
     Transition(Phase.BUILDING, Phase.BOOTING, "The server runs."),
-    Transition(Phase.BUILDING, Phase.REPAIRING, "The server vanished or went off, or a second one turned up."),
-    Transition(Phase.BUILDING, Phase.FAILED, "The cloud reports an error, takes too long, or the repair did not help."),
+    Transition(
+        Phase.BUILDING, Phase.REPAIRING, "The server vanished, went off or failed before it ever ran, or a second one turned up."
+    ),
+    Transition(Phase.BUILDING, Phase.QUEUED, "The cloud turns out to have no room for it; it is tried again until its lease ends."),
+    Transition(Phase.BUILDING, Phase.FAILED, "The cloud reports an error that repeats or that only a person can mend."),
     Transition(Phase.BUILDING, Phase.STOPPING, "It is no longer wanted running, or its lease ended."),
     Transition(Phase.BUILDING, Phase.DELETING, "Its owner deletes it."),
     Transition(Phase.BOOTING, Phase.READY, "The guest reports every step done."),
@@ -56,6 +61,7 @@ TRANSITIONS = (
     Transition(Phase.READY, Phase.DELETING, "Its owner deletes it."),
     Transition(Phase.REPAIRING, Phase.BUILDING, "The cloud accepted the restart."),
     Transition(Phase.REPAIRING, Phase.BOOTING, "A restart whose answer got lost turns out to have worked."),
+    Transition(Phase.REPAIRING, Phase.QUEUED, "The cloud has no room to make the server anew."),
     Transition(Phase.REPAIRING, Phase.FAILED, "The restart was refused or takes too long."),
     Transition(Phase.REPAIRING, Phase.STOPPING, "It is no longer wanted running, or its lease ended."),
     Transition(Phase.REPAIRING, Phase.DELETING, "Its owner deletes it."),
@@ -105,20 +111,28 @@ def act_failed(
     before: Desktop,
     decision: Decision,
     observed: Observed,
+    error: CloudError,
     *,
-    retryable: bool,
-    message: str,
     now: datetime,
     timings: Timings,
     lease: LeaseRules,
     jitter: float,
 ) -> Decision:
-    """Decide after the step failed: try again later, or, on a definite no on the way up, fail with the cause.
+    """Decide after the step failed: try again later; on the way up wait for room, or on a definite no fail with the cause.
 
     Stopping and deleting are tried for ever: a server that may still run must not be forgotten.
     """
     situation = Situation(before, observed, now, timings, lease)
     on_the_way_up = before.desired is Desired.RUNNING and before.phase is not Phase.DELETING
-    if not retryable and on_the_way_up and decision.step is not Step.DELETE_DUPLICATE:
-        return situation.fail(Reason.CLOUD_REFUSED, message)
-    return situation.back_off(Reason.CLOUD_UNAVAILABLE if retryable else Reason.CLOUD_REFUSED, message, jitter)
+    if on_the_way_up and decision.step is not Step.DELETE_DUPLICATE:
+        if not error.retryable:
+            return situation.fail(Reason.CLOUD_REFUSED, error.message)
+        if isinstance(error, CloudFull):
+            return situation.wait_for_room(error.message, jitter)
+    return situation.back_off(_reason(error), error.message, jitter)
+
+
+def _reason(error: CloudError) -> Reason:
+    if isinstance(error, CloudUnavailable):
+        return Reason.CLOUD_UNAVAILABLE
+    return Reason.CLOUD_BUSY if error.retryable else Reason.CLOUD_REFUSED

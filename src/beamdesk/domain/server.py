@@ -20,9 +20,29 @@ class ServerStatus(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
+class Remedy(StrEnum):
+    """What helps a server in ERROR: making it anew, waiting until something is free, or only somebody who changes the cause."""
+
+    AGAIN = "again"
+    WAIT = "wait"
+    PERSON = "person"
+
+
+class HostState(StrEnum):
+    """A server's host, as far as the cloud tells: DOWN = an operator says that it is off, SILENT = nobody knows."""
+
+    UP = "up"
+    SILENT = "silent"
+    DOWN = "down"
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server as observed. ``address``: ``unix:PATH`` or ``tcp:HOST:PORT`` of its streaming server, once known."""
+    """A server as observed. ``address``: ``unix:PATH`` or ``tcp:HOST:PORT`` of its streaming server, once known.
+
+    ``launched`` false: its system never ran, so nothing is lost with it. ``fault``: why it is in ERROR, ``remedy`` what helps.
+    ``tied``: the home hangs on its host, so that while nobody knows whether the host still writes, no other server may have it.
+    """
 
     id: ServerId
     desktop_id: DesktopId
@@ -30,6 +50,15 @@ class Server:
     created_at: datetime
     address: str | None = None
     fault: str = ""
+    launched: bool = True
+    remedy: Remedy = Remedy.PERSON
+    host: HostState = HostState.UP
+    tied: bool = False
+
+    @property
+    def lost(self) -> bool:
+        """Tell whether its host is gone and another server may take its place."""
+        return self.host is HostState.DOWN or (self.host is HostState.SILENT and not self.tied)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from beamdesk.domain.decision import Decision, Situation, Step
-from beamdesk.domain.desktop import Phase
-from beamdesk.domain.server import Server, ServerStatus
+from beamdesk.domain.decision import HOST_SILENT, Decision, Situation, Step
+from beamdesk.domain.desktop import Phase, Reason
+from beamdesk.domain.server import HostState, Server, ServerStatus
 
 _NOW = timedelta()
 _RUNS = frozenset({ServerStatus.ACTIVE, ServerStatus.BUILD})
@@ -40,13 +40,23 @@ def _stopping(s: Situation) -> Decision:
         return s.absent() or _stopped(s)
     match server.status:
         case ServerStatus.ACTIVE | ServerStatus.UNKNOWN:
-            return _write(s, server, Step.STOP)
+            return _stop(s, server)
         case ServerStatus.BUILD | ServerStatus.ERROR:  # nothing in it is worth keeping: the home is not in the server
             return _write(s, server, Step.DELETE_SERVER)
         case ServerStatus.SHUTOFF:
             return _stopped(s)
         case _:
-            return s.stay(s.timings.poll)
+            return s.chase(server) or s.stay(s.timings.poll)
+
+
+def _stop(s: Situation, server: Server) -> Decision:
+    if server.lost:
+        return _write(s, server, Step.DELETE_SERVER)
+    stopping = _write(s, server, Step.STOP)
+    if server.host is HostState.SILENT:
+        told = replace(stopping.desktop, reason=Reason.HOST_LOST, detail=HOST_SILENT)
+        return replace(stopping, desktop=told)
+    return stopping
 
 
 def _stopped(s: Situation) -> Decision:
@@ -62,8 +72,8 @@ def toward_deleted(s: Situation) -> Decision:
     pending = [server for server in s.servers if server.status is not ServerStatus.DELETING]
     if pending:
         return _write(s, pending[-1], Step.DELETE_SERVER)
-    if s.servers:
-        return s.stay(s.timings.poll)
+    if s.server is not None:
+        return s.chase(s.server) or s.stay(s.timings.poll)
     return s.absent() or replace(s.stay(_NOW), step=Step.DELETE_HOME, remove=True)
 
 

@@ -24,6 +24,8 @@ _TONES = {
     Phase.FAILED: "failed",
 }
 _QUIET_REASONS = {Reason.NONE, Reason.USER}
+_TELLS_CAUSE = {Phase.REPAIRING, Phase.READY}
+"""On the way up the step that is being taken shows the cause."""
 _NO_CLOCK = {Phase.QUEUED, Phase.FAILED, Phase.STOPPED}
 """Waiting in line does not use up the time; failed and stopped desktops have none."""
 _CRITICAL = timedelta(minutes=5)
@@ -82,6 +84,12 @@ class Card:
         """Tell whether the progress list is what the reader wants to see."""
         return self.desktop.desired is Desired.RUNNING and self.desktop.phase not in {Phase.READY, Phase.STOPPED}
 
+    @property
+    def trouble(self) -> bool:
+        """Tell whether something is not as it should be while the desktop is up or on its way, and nobody has to act."""
+        wanted = self.desktop.desired is Desired.RUNNING and self.desktop.phase not in {Phase.STOPPED, Phase.STOPPING, Phase.FAILED}
+        return wanted and bool(self.reason) and self.line is None
+
 
 def make_card(view: DesktopView, me: PersonId, say: Say) -> Card:
     """Return what ``me`` sees of a desktop."""
@@ -100,7 +108,7 @@ def make_card(view: DesktopView, me: PersonId, say: Say) -> Card:
         if key in {"stopping", "starting"}
         else _TONES[desktop.phase],
         reason="" if reason in _QUIET_REASONS else say.words(f"reason.{reason}"),
-        detail=desktop.detail if failed or desktop.phase is Phase.REPAIRING else "",
+        detail=desktop.detail if failed or desktop.phase in _TELLS_CAUSE else "",
         advice=_advice(reason, say) if failed and Action.START in view.actions else "",
         line=_line(desktop, say),
         time_left=_time_left(desktop, say),

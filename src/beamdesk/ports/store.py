@@ -117,6 +117,9 @@ class Desktops(Protocol):
     async def renew(self, claimed: Claimed, until: datetime) -> bool:
         """Hold on to a claim until later and lock its row to the end of the transaction; False = the claim was lost."""
 
+    async def tell(self, claimed: Claimed, reason: Reason, detail: str) -> bool:
+        """Write why the desktop is where it is while its pass goes on, version + 1; False = the claim was lost."""
+
     async def apply(self, claimed: Claimed, outcome: Outcome, now: datetime) -> bool:
         """Write the state half and release, WHERE id AND token. False = the claim was lost: nothing was written.
 
@@ -170,6 +173,9 @@ class Guests(Protocol):
 
         Nonces of earlier guests of this desktop stay valid until they expire, one is spent or `remove`: the server may have been
         started with any of them when an answer got lost.
+
+        Raises:
+            LookupError: the desktop's row is gone; the transaction must end here.
         """
 
     async def remove(self, desktop_id: DesktopId) -> None:

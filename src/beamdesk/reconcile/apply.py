@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
 
 from beamdesk.app.placements import release
 from beamdesk.domain.decision import Decision
-from beamdesk.domain.desktop import Desktop, Phase
+from beamdesk.domain.desktop import Desktop, Phase, Reason
 from beamdesk.domain.errors import StaleWrite
 from beamdesk.domain.events import EventKind, NewEvent
 from beamdesk.ports.store import Claimed, Outcome, Store, Transaction
@@ -53,6 +54,23 @@ async def apply_decision(store: Store, claimed: Claimed, decision: Decision, now
             await tx.desktops.wake_waiting(now)
     _tell(before, decision)
     return None if decision.remove else (now if decision.intend else after.due_at)
+
+
+async def tell(store: Store, claimed: Claimed, reason: Reason, detail: str, now: datetime) -> Claimed:
+    """Write why the desktop is where it is, while its pass goes on; return the claim on what is stored now.
+
+    Raises:
+        ClaimLost: nothing was written.
+    """
+    before = claimed.desktop
+    if (before.reason, before.detail) == (reason, detail):
+        return claimed
+    after = replace(before, reason=reason, detail=detail, version=before.version + 1)
+    async with store.begin(write=True) as tx:
+        if not await tx.desktops.tell(claimed, reason, detail):
+            raise ClaimLost
+        await tx.events.add(now, *_events(before, Decision(after)))
+    return replace(claimed, desktop=after)
 
 
 async def _intend(tx: Transaction, before: Desktop, decision: Decision, now: datetime) -> None:

@@ -37,7 +37,7 @@ class Hint:
 
 
 class _Loop:
-    """Claims and processes, never more than ``concurrency`` at once."""
+    """Claims and processes, never more than ``concurrency`` at once besides those that wait for a slow cloud."""
 
     def __init__(self, worker: Worker, clock: Clock, rules: ReconcileRules, hint: Hint) -> None:
         self._worker = worker
@@ -45,10 +45,11 @@ class _Loop:
         self._rules = rules
         self._hint = hint
         self._passes: set[asyncio.Task[None]] = set()
+        worker.answers.stalls = hint
 
     async def run(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            free = self._rules.concurrency - len(self._passes)
+            free = self._free()
             claimed = await self._claim(free) if free else ()
             for one in claimed:
                 task = asyncio.create_task(self._pass(one), name=f"pass-{one.desktop.id}")
@@ -58,6 +59,10 @@ class _Loop:
                 await self._hint.wait()
         if self._passes:
             await asyncio.wait(self._passes, timeout=2 * self._rules.call_timeout.total_seconds())
+
+    def _free(self) -> int:
+        stalled = min(self._worker.answers.stalled, self._rules.stalled_most)
+        return max(self._rules.concurrency + stalled - len(self._passes), 0)
 
     async def _claim(self, free: int) -> tuple[Claimed, ...]:
         try:
@@ -80,7 +85,7 @@ class _Loop:
         loop = asyncio.get_running_loop()
         if due_at is not None and (left := due_at - self._clock.now()) < self._rules.poll:
             loop.call_later(max(left.total_seconds(), 0.0), self._hint)
-        if len(self._passes) >= self._rules.concurrency:
+        if not self._free():
             loop.call_soon(self._hint)
 
 

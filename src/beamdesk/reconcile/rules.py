@@ -11,15 +11,18 @@ from beamdesk.domain.lease import LeaseRules
 
 @dataclass(frozen=True, slots=True)
 class ReconcileRules:
-    """``claim``: how long a desktop waits for another reconciler when the one that holds it dies.
+    """``claim``: how long a desktop waits for another reconciler when the one that holds it dies; a living one renews it.
 
-    ``call_timeout``: the longest a cloud call may take before its answer counts as lost; a claim outlives two of them.
+    ``tick``: how often a pass that takes long renews its claim and says so. ``call_timeout``: the longest a cloud call may take
+    before its answer counts as lost. ``concurrency``: passes at work; ``stalled_most``: passes besides that wait for a slow cloud.
     """
 
     timings: Timings = field(default_factory=Timings)
     lease: LeaseRules = field(default_factory=LeaseRules)
     concurrency: int = 16
-    claim: timedelta = timedelta(seconds=15)
+    stalled_most: int = 1000
+    claim: timedelta = timedelta(seconds=6)
+    tick: timedelta = timedelta(seconds=1)
     call_timeout: timedelta = timedelta(seconds=7)
     poll: timedelta = timedelta(milliseconds=250)
     watchdog: timedelta = timedelta(milliseconds=500)

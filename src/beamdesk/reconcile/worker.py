@@ -26,6 +26,7 @@ from beamdesk.ports.clock import Clock, Secrets
 from beamdesk.ports.cloud import Cloud, ServerAccount, ServerMount, ServerSpec
 from beamdesk.ports.store import Claimed, Store
 from beamdesk.reconcile.apply import ClaimLost, apply_decision, follow_the_wait
+from beamdesk.reconcile.keeping import Answers, Keeper
 from beamdesk.reconcile.placing import Placer
 from beamdesk.reconcile.rules import ReconcileRules
 
@@ -45,6 +46,7 @@ class Worker:
         self._clock = clock
         self._secrets = secrets
         self._rules = rules
+        self.answers = Answers()
         self._capacity: tuple[datetime, Resources | None] | None = None
 
     async def claim(self, limit: int) -> tuple[Claimed, ...]:
@@ -56,12 +58,14 @@ class Worker:
     async def process(self, claimed: Claimed) -> datetime | None:
         """Do one pass; return when the desktop is due again, None when it is gone or somebody else's."""
         try:
-            observed = await self._observe(claimed.desktop)
-            decision = self._decide(claimed.desktop, observed)
-            if decision.step is Step.ADMIT:
-                claimed, observed, decision = await self._admit(claimed, observed)
-            decision = await self._act(claimed, decision, observed)
-            return await apply_decision(self._store, claimed, decision, self._clock.now())
+            async with Keeper(self._store, self._clock, self._rules, self.answers, claimed) as keeper:
+                observed = await self._observe(claimed.desktop)
+                keeper.looked()
+                decision = self._decide(claimed.desktop, observed)
+                if decision.step is Step.ADMIT:
+                    claimed, observed, decision = await self._admit(claimed, observed)
+                decision = await self._act(claimed, decision, observed)
+            return await apply_decision(self._store, keeper.told(claimed), decision, self._clock.now())
         except ClaimLost:
             log.info("claim.lost", desktop=claimed.desktop.id)
             return None
@@ -87,9 +91,14 @@ class Worker:
     async def _ask(self, call: Awaitable[T]) -> T:
         try:
             async with asyncio.timeout(self._rules.call_timeout.total_seconds()):
-                return await call
+                answer = await call
         except TimeoutError as error:
             raise CloudUnavailable("The cloud did not answer in time.") from error
+        except CloudError as error:
+            self.answers.silent &= isinstance(error, CloudUnavailable)
+            raise
+        self.answers.silent = False
+        return answer
 
     async def _admit(self, claimed: Claimed, observed: Observed) -> tuple[Claimed, Observed, Decision]:
         """Ask for the desktop's share of capacity, and decide again with the answer."""
@@ -150,8 +159,7 @@ class Worker:
                 claimed.desktop,
                 decision,
                 observed,
-                retryable=error.retryable,
-                message=error.message,
+                error,
                 now=self._clock.now(),
                 timings=self._rules.timings,
                 lease=self._rules.lease,
@@ -202,7 +210,10 @@ class Worker:
             experiment = await tx.people.experiment(desktop.experiment)
             if person is None or experiment is None or not experiment.has_member(person.id):
                 raise CloudRefused("Its owner is not in the team of the experiment.")
-            await tx.guests.put(guest)  # guest before desktop, as everywhere: no deadlock
+            try:
+                await tx.guests.put(guest)  # guest before desktop, as everywhere: no deadlock
+            except LookupError as error:
+                raise ClaimLost from error
             if not await tx.desktops.renew(claimed, now + self._rules.claim):
                 raise ClaimLost
             if self._placer is not None:

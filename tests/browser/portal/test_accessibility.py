@@ -10,6 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from beamdesk.adapters.demo.people import DIFFRACTION, IMAGING
+from beamdesk.domain.server import Remedy
 from browser.world import World
 
 from .conftest import Open
@@ -60,7 +61,7 @@ def test_every_page_is_accessible(world: World, open_page: Open, width: int, the
     ready = applied(world, "Ready one")
     expect(page.locator(".card .pill")).to_have_text("已就绪" if language == "zh" else "Ready", timeout=20_000)
     world.put_thumbnail(ready)
-    world.cloud.faults.broken_builds.extend(["The image could not be mounted."] * 10)
+    world.cloud.faults.broken_builds.extend([("The image could not be mounted.", Remedy.PERSON)] * 10)
     failed = applied(world, "Failed one")
     expect(page.locator(".card.tone-failed")).to_have_count(1, timeout=20_000)
     page.reload()

@@ -11,6 +11,7 @@ from playwright.sync_api import Page, Request, expect
 from beamdesk.app.desktops import NewDesktop, apply
 from beamdesk.app.logins import open_login
 from beamdesk.domain.ids import ExperimentId, FlavorId, ImageId, PersonId
+from beamdesk.domain.server import Remedy
 from browser.world import PASSWORD, World
 
 from .conftest import Open
@@ -220,7 +221,7 @@ def test_the_ticket_page_waits_for_a_press_without_scripts(world: World, open_pa
 
 def test_a_failure_shows_its_cause_while_one_watches(world: World, open_page: Open) -> None:
     cause = "No host could mount the image: checksum differs."
-    world.cloud.faults.broken_builds.extend([cause] * 10)
+    world.cloud.faults.broken_builds.extend([(cause, Remedy.PERSON)] * 10)
     desktop_id = applied(world)
     page = open_page()
     page.goto(f"/desktops/{desktop_id}")

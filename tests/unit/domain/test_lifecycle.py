@@ -10,6 +10,7 @@ import pytest
 
 from beamdesk.domain.decision import Decision, Observed, Step, Timings
 from beamdesk.domain.desktop import Desired, Desktop, Phase, QueuePlace, Reason
+from beamdesk.domain.errors import CloudError, CloudFull, CloudRefused, CloudUnavailable
 from beamdesk.domain.events import EventKind
 from beamdesk.domain.guest import Guest
 from beamdesk.domain.ids import DesktopId, ServerId
@@ -283,31 +284,39 @@ def test_an_unanswering_cloud_is_told_and_asked_again_ever_later() -> None:
         delays.append((decision.desktop.due_at - T0).total_seconds())
         desktop = decision.desktop
     assert delays[:4] == [0.5, 1, 2, 4]
-    assert delays[-1] == 60
+    assert delays[-1] == 6
     well = look(desktop, seen(server(ServerStatus.BUILD)), FRESH)
     assert (well.desktop.attempts, well.desktop.reason, well.desktop.detail) == (0, Reason.NONE, "")
 
 
-def fail(desktop: Desktop, servers: Observation, *, retryable: bool) -> Decision:
+def fail(desktop: Desktop, servers: Observation, error: CloudError) -> Decision:
     observed = Observed(servers, None)
     decision = decide(desktop, observed, T0, TIMINGS, LEASE)
-    return act_failed(
-        desktop, decision, observed, retryable=retryable, message="why", now=T0, timings=TIMINGS, lease=LEASE, jitter=0.0
-    )
+    return act_failed(desktop, decision, observed, error, now=T0, timings=TIMINGS, lease=LEASE, jitter=0.0)
 
 
 def test_a_lost_answer_is_tried_again_and_a_refusal_fails() -> None:
-    again = fail(in_phase(Phase.QUEUED), ABSENT, retryable=True)
+    again = fail(in_phase(Phase.QUEUED), ABSENT, CloudUnavailable("why"))
     assert (again.desktop.phase, again.desktop.attempts, again.desktop.reason) == (Phase.QUEUED, 1, Reason.CLOUD_UNAVAILABLE)
     assert again.desktop.due_at == at(0.25), "jitter halves it at most"
-    refused = fail(in_phase(Phase.QUEUED), ABSENT, retryable=False)
+    busy = fail(in_phase(Phase.QUEUED), ABSENT, CloudError("The port is in use."))
+    assert (busy.desktop.reason, busy.desktop.detail) == (Reason.CLOUD_BUSY, "The port is in use.")
+    refused = fail(in_phase(Phase.QUEUED), ABSENT, CloudRefused("why"))
     assert (refused.desktop.phase, refused.desktop.reason, refused.desktop.detail) == (Phase.FAILED, Reason.CLOUD_REFUSED, "why")
     assert not refused.desktop.admitted, "nothing was made, so nothing is held"
+
+
+@pytest.mark.parametrize("phase", [Phase.QUEUED, Phase.REPAIRING])
+def test_a_full_cloud_is_waited_for_in_the_line(phase: Phase) -> None:
+    waiting = fail(in_phase(phase), ABSENT, CloudFull("The quota is used up."))
+    assert (waiting.desktop.phase, waiting.desktop.reason) == (Phase.QUEUED, Reason.WAITING_FOR_CAPACITY)
+    assert (waiting.desktop.detail, waiting.desktop.due_at, waiting.forget_guest) == ("The quota is used up.", at(15), True)
+    assert waiting.desktop.admitted, "its lease runs, so that the attempts have an end"
 
 
 @pytest.mark.parametrize("desired", [Desired.STOPPED, Desired.DELETED])
 def test_stopping_and_deleting_never_give_up(desired: Desired) -> None:
     phase = Phase.STOPPING if desired is Desired.STOPPED else Phase.DELETING
-    refused = fail(in_phase(phase, desired=desired), seen(server()), retryable=False)
+    refused = fail(in_phase(phase, desired=desired), seen(server()), CloudRefused("why"))
     assert (refused.desktop.phase, refused.desktop.reason, refused.remove) == (phase, Reason.CLOUD_REFUSED, False)
     assert refused.desktop.admitted == (phase is Phase.STOPPING)

@@ -11,11 +11,12 @@ from pathlib import Path
 from beamdesk.domain.decision import Decision, Observed, Step, Timings
 from beamdesk.domain.desktop import Desired, Desktop, Phase, Reason
 from beamdesk.domain.diagram import document
+from beamdesk.domain.errors import CloudFull, CloudRefused
 from beamdesk.domain.guest import Guest
 from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.domain.lease import LeaseRules
 from beamdesk.domain.lifecycle import TRANSITIONS, act_failed, decide
-from beamdesk.domain.server import Observation, Server, ServerStatus
+from beamdesk.domain.server import HostState, Observation, Remedy, Server, ServerStatus
 from beamdesk.protocol.guest import Step as GuestStep
 from beamdesk.protocol.guest import StepName, StepState
 from engine_kit import T0, make_desktop
@@ -27,10 +28,14 @@ _TIMES = (0.0, 4.0, 7.0, 700.0, 40_000.0)
 
 def _servers() -> Iterator[Observation | None]:
     one = [Server(ServerId("s1"), DesktopId("desktop01"), status, T0, "unix:/s") for status in ServerStatus]
+    failed = replace(one[0], status=ServerStatus.ERROR, launched=False)
+    stranded = [replace(one[1], host=host, tied=tied) for host in HostState for tied in (True, False)]
     for complete in (True, False):
         yield Observation((), complete)
         for server in one:
             yield Observation((server,), complete)
+    for server in (*(replace(failed, remedy=remedy) for remedy in Remedy), *stranded):
+        yield Observation((server,))
     yield Observation((one[0], replace(one[1], id=ServerId("s2"))))
     yield None
 
@@ -59,8 +64,9 @@ def _every_decision() -> Iterator[tuple[Desktop, Decision]]:
             decision = decide(desktop, observed, now, timings, lease)
             yield desktop, decision
             if decision.step not in (Step.NONE, Step.ADMIT):
-                told = {"message": "no", "now": now, "timings": timings, "lease": lease, "jitter": 0.5}
-                yield desktop, act_failed(desktop, decision, observed, retryable=False, **told)
+                told = {"now": now, "timings": timings, "lease": lease, "jitter": 0.5}
+                yield desktop, act_failed(desktop, decision, observed, CloudRefused("no"), **told)
+                yield desktop, act_failed(desktop, decision, observed, CloudFull("not now"), **told)
 
 
 def test_the_table_is_what_decide_does() -> None:

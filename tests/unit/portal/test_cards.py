@@ -122,3 +122,16 @@ def test_the_screen_is_shown_only_to_those_who_may_open_it() -> None:
 def test_equal_input_gives_an_equal_card() -> None:
     card = card_of(phase=Phase.READY)
     assert replace(card) == card_of(phase=Phase.READY)
+
+
+def test_a_ready_desktop_that_fell_silent_says_so_on_its_card() -> None:
+    card = card_of(phase=Phase.READY, reason=Reason.GUEST_SILENT, detail="The desktop's agent was last heard of at 12:00:00 UTC.")
+    assert card.trouble
+    assert card.reason == "The desktop stopped answering."
+    assert "12:00:00" in card.detail
+
+
+def test_what_is_well_stopped_or_failed_is_no_trouble() -> None:
+    assert not card_of(phase=Phase.READY).trouble
+    assert not card_of(phase=Phase.FAILED, reason=Reason.GUEST_FAILED).trouble
+    assert not card_of(phase=Phase.STOPPED, desired=Desired.STOPPED, desired_reason=Reason.IDLE).trouble

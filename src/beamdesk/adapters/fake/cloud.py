@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from beamdesk.adapters.fake.world import FakeServer, FakeState, MemoryWorld, World
 from beamdesk.domain.errors import CloudError, CloudRefused, CloudUnavailable
 from beamdesk.domain.ids import DesktopId, ServerId
+from beamdesk.domain.server import HostState, Remedy
 from beamdesk.ports.clock import Clock
 from beamdesk.ports.cloud import Capacity, Observation, Server, ServerSpec, ServerStatus
 from beamdesk.scheduling.cards import Card, CardMode
@@ -47,7 +48,7 @@ class Faults:
         self.unreachable = False
         self.incomplete = 0
         self.stale = 0
-        self.broken_builds: deque[str] = deque()
+        self.broken_builds: deque[tuple[str, Remedy]] = deque()
 
     def fail(self, call: str, error: CloudError, *, after_effect: bool = False, times: int = 1) -> None:
         """Let the next calls fail: before the effect (a refusal, an outage), or after it (the answer got lost)."""
@@ -134,7 +135,7 @@ class FakeCloud:
             plain,
         )
         if self.faults.broken_builds:
-            server.fault = self.faults.broken_builds.popleft()
+            server.fault, server.remedy = self.faults.broken_builds.popleft()
         state.servers[server.id] = server
         state.homes.setdefault(spec.desktop_id, self._deployment_id)
         return server
@@ -157,7 +158,8 @@ class FakeCloud:
         await self._enter("stop_server")
         with self.world.open() as state:
             self._remember(state)
-            if server := self._mine(state, server_id):
+            server = self._mine(state, server_id)
+            if server and server.host == HostState.UP:
                 server.off = True
         await self._leave("stop_server")
 
@@ -249,6 +251,12 @@ class FakeCloud:
     async def close(self) -> None:
         """Nothing to release."""
 
+    def strand(self, desktop_id: DesktopId, host: HostState) -> None:
+        """Let the host of a desktop's servers be gone: they can be deleted, and nothing else happens to them."""
+        with self.world.open() as state:
+            for server in self._of(state, desktop_id):
+                server.host = host
+
     def kill(self, desktop_id: DesktopId) -> None:
         """Take the servers of a desktop away behind everybody's back, as a failing host does."""
         with self.world.open() as state:
@@ -294,7 +302,9 @@ class FakeCloud:
         status = self._status(server)
         address = self._address(desktop_id) if status is ServerStatus.ACTIVE else None
         created_at = datetime.fromtimestamp(server.created_at, UTC)
-        return Server(ServerId(server.id), desktop_id, status, created_at, address, server.fault)
+        launched = not server.fault and server.active_at <= self._clock.now().timestamp()
+        remedy, host = Remedy(server.remedy), HostState(server.host)
+        return Server(ServerId(server.id), desktop_id, status, created_at, address, server.fault, launched, remedy, host, tied=True)
 
     def _status(self, server: FakeServer) -> ServerStatus:
         if server.gone_at is not None:

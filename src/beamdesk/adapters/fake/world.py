@@ -14,7 +14,10 @@ from typing import Any, Protocol
 
 @dataclass(slots=True)
 class FakeServer:
-    """One server. Times are Unix seconds. It is built until ``active_at`` and goes for good at ``gone_at``."""
+    """One server. Times are Unix seconds. It is built until ``active_at`` and goes for good at ``gone_at``.
+
+    ``remedy`` of its fault and state of its ``host``: as in `beamdesk.domain.server`.
+    """
 
     id: str
     deployment_id: str
@@ -26,6 +29,8 @@ class FakeServer:
     off: bool = False
     fault: str = ""
     gone_at: float | None = None
+    remedy: str = "person"
+    host: str = "up"
 
 
 @dataclass(slots=True)

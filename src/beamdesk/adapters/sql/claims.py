@@ -15,7 +15,7 @@ from beamdesk.adapters.sql import schema
 from beamdesk.adapters.sql.rows import desktop_from, is_visible_change, outcome_values, removed_json
 from beamdesk.adapters.sql.tables import Tables
 from beamdesk.domain.catalog import Resources
-from beamdesk.domain.desktop import Desired, Desktop, Phase, QueuePlace
+from beamdesk.domain.desktop import Desired, Desktop, Phase, QueuePlace, Reason
 from beamdesk.domain.ids import DesktopId
 from beamdesk.ports.store import Claimed, Outcome
 from beamdesk.scheduling.admission import Holder, Waiting, place_of
@@ -78,6 +78,11 @@ class Claims(Tables):
         """Hold on to a claim until later and lock its row to the end of the transaction."""
         statement = update(_table).where(*_proof(claimed)).values(claim_until=until)
         return (await self._write(statement)).rowcount == 1
+
+    async def tell(self, claimed: Claimed, reason: Reason, detail: str) -> bool:
+        """Write reason and detail under the claim."""
+        values: dict[str, Any] = {"reason": str(reason), "detail": detail, "version": _columns.version + 1}
+        return (await self._write(update(_table).where(*_proof(claimed)).values(**values))).rowcount == 1
 
     async def apply(self, claimed: Claimed, outcome: Outcome, now: datetime) -> bool:
         """Write the state half and release, WHERE id AND token."""

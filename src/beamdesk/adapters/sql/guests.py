@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from sqlalchemy import delete, exists, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from beamdesk.adapters.sql import schema
 from beamdesk.adapters.sql.rows import guest_from, steps_json
@@ -22,13 +23,20 @@ class SqlGuests(Tables):
     """`beamdesk.ports.store.Guests` on a database."""
 
     async def put(self, guest: Guest) -> None:
-        """Insert or replace the guest of a desktop; unspent nonces of earlier ones stay."""
+        """Insert or replace the guest of a desktop; unspent nonces of earlier ones stay.
+
+        Raises:
+            LookupError: there is no such desktop; the transaction is of no use any more.
+        """
         names = (
             "desktop_id", "nonce_hash", "nonce_expires_at", "token_hash", "stream_secret", "enrolled_at", "seen_at", "failure",
             "input_idle_s", "cpu", "gpu",
         )  # fmt: skip
         values = {name: getattr(guest, name) for name in names} | {"steps": steps_json(guest.steps)}
-        await self._upsert(_guest, "desktop_id", values)
+        try:
+            await self._upsert(_guest, "desktop_id", values)
+        except IntegrityError as error:  # its only foreign key
+            raise LookupError(f"no desktop {guest.desktop_id}") from error
         if guest.nonce_hash is not None:
             nonce = {"hash": guest.nonce_hash, "desktop_id": guest.desktop_id, "expires_at": guest.nonce_expires_at}
             await self._write(insert(_nonce).values(**nonce))

@@ -1,0 +1,120 @@
+"""A pass that waits for the cloud keeps its claim and tells people what is known meanwhile.
+
+Telling does not depend on how long a call may take: a site with slow storage gives its calls a minute, and its people still hear
+within seconds. Once a cloud is known not to answer, passes that begin after that say so at once and do not hold up others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Self
+
+from beamdesk.domain.desktop import Phase
+from beamdesk.domain.guest import Guest
+from beamdesk.domain.meanwhile import meanwhile
+from beamdesk.ports.clock import Clock
+from beamdesk.ports.store import Claimed, Store
+from beamdesk.reconcile.apply import ClaimLost, tell
+from beamdesk.reconcile.rules import ReconcileRules
+
+
+class Answers:
+    """What all passes of a reconciler know together of how the cloud answers.
+
+    ``stalled``: how many passes wait for it for long; ``stalls`` is called for each. ``silent``: nobody has got an answer since
+    somebody looked for long in vain.
+    """
+
+    def __init__(self, stalls: Callable[[], None] = lambda: None) -> None:
+        self.stalled = 0
+        self.silent = False
+        self.stalls = stalls
+
+
+class Keeper:
+    """Keeps one claim while a pass goes on: ``async with`` around what asks the cloud, then `told`."""
+
+    def __init__(self, store: Store, clock: Clock, rules: ReconcileRules, answers: Answers, claimed: Claimed) -> None:
+        self._claimed = claimed
+        self._store = store
+        self._clock = clock
+        self._rules = rules
+        self._answers = answers
+        self._looks = True
+        self._waited = rules.timings.patience if answers.silent else timedelta()
+        self._stalls = False
+        self._over = asyncio.Event()
+        self._keeping: asyncio.Task[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> Self:
+        first = 0.0 if self._waited else self._rules.tick.total_seconds()  # most passes are over before the first tick
+        self._alarm = asyncio.get_running_loop().call_later(first, self._begin)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Let a word that is being written be written: what comes after must know of it."""
+        self._over.set()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        try:
+            if self._keeping is not None:
+                await self._keeping
+        finally:
+            self._answers.stalled -= self._stalls
+
+    def looked(self) -> None:
+        """Count from here: the cloud has told what there is, and is given an order now, which may take its time."""
+        self._looks, self._waited = False, timedelta()
+
+    def told(self, claimed: Claimed) -> Claimed:
+        """Return the claim with what was told meanwhile, as it is stored."""
+        known = self._claimed.desktop
+        desktop = replace(claimed.desktop, reason=known.reason, detail=known.detail, version=known.version)
+        return replace(claimed, desktop=desktop)
+
+    def _begin(self) -> None:
+        self._keeping = asyncio.create_task(self._keep())
+
+    async def _keep(self) -> None:
+        tick = self._rules.tick
+        self._waited += tick
+        try:
+            while not self._over.is_set():
+                await self._tick()
+                try:
+                    await asyncio.wait_for(self._over.wait(), tick.total_seconds())
+                except TimeoutError:
+                    self._waited += tick
+        except ClaimLost:
+            return  # the pass finds out when it applies
+
+    async def _tick(self) -> None:
+        now = self._clock.now()
+        if not self._stalls and self._waited >= self._rules.timings.patience:
+            self._stalls = True
+            self._answers.stalled += 1
+            self._answers.silent |= self._looks
+            self._answers.stalls()
+        if self._claimed.until - now < self._rules.claim / 2:
+            await self._renew(now + self._rules.claim)
+        known = meanwhile(self._claimed.desktop, await self._guest(), now, self._rules.timings, self._waited)
+        if known is not None:
+            self._claimed = await tell(self._store, self._claimed, *known, now)
+
+    async def _renew(self, until: datetime) -> None:
+        async with self._store.begin(write=True) as tx:
+            if not await tx.desktops.renew(self._claimed, until):
+                raise ClaimLost
+        self._claimed = replace(self._claimed, until=until)
+
+    async def _guest(self) -> Guest | None:
+        """Return the guest of a ready desktop; of others nobody asks here."""
+        if self._claimed.desktop.phase is not Phase.READY:
+            return None
+        async with self._store.begin() as tx:
+            return await tx.guests.get(self._claimed.desktop.id)
