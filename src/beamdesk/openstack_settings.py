@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from beamdesk.adapters.openstack.config import Boot, Firewall, GuestApi, Homes, OpenStackConfig, Place
+from beamdesk.adapters.openstack.config import Boot, Firewall, GuestApi, Homes, OpenStackConfig, PciAlias, Place
 from beamdesk.domain.errors import ConfigurationError
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
@@ -42,6 +42,13 @@ class HomeSettings(_Section):
     volume_type: str = ""
 
 
+class PciAliasSettings(_Section):
+    """What an alias of ``[pci]alias`` in nova.conf stands for in Placement."""
+
+    resource_class: str = Field(pattern=r"^[A-Z][A-Z0-9_]{0,254}$")
+    traits: tuple[str, ...] = ()
+
+
 class OpenStackSettings(_Section):
     """How desktops run on OpenStack. What it means: docs/reference/settings.md."""
 
@@ -62,6 +69,7 @@ class OpenStackSettings(_Section):
     home: HomeSettings = HomeSettings()
     config_drive: bool = True
     stream_port: int = Field(default=8082, ge=1, le=65535)
+    pci_aliases: dict[str, PciAliasSettings] = Field(default_factory=dict)
     guest_url: str = Field(default="", pattern=r"^$|^https://[A-Za-z0-9.:\[\]-]+$")
     guest_ca: Path | None = None
     call_timeout_s: float = Field(default=10, gt=0, le=300)
@@ -115,6 +123,7 @@ class OpenStackSettings(_Section):
             stream_port=self.stream_port,
             timeout_s=self.call_timeout_s,
             concurrency=self.concurrency,
+            pci_aliases={name: PciAlias(one.resource_class, one.traits) for name, one in self.pci_aliases.items()},
         )
 
     def _place(self, place: PlaceSettings) -> Place:

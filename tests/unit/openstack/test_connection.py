@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import anyio
 import pytest
 
 from beamdesk.adapters.openstack.config import Place
@@ -64,6 +67,33 @@ async def test_an_answer_that_does_not_come_is_unavailable(cloud: TinyCloud, tmp
     cloud.on("POST", SERVERS, Answer(202, after=3))
     with pytest.raises(CloudUnavailable, match="did not answer when asked to make the server"):
         await connection.call(Service.COMPUTE, "POST", "/servers", "make the server", body={})
+    connection.close()
+
+
+async def test_reading_takes_no_longer_than_one_answer_may_however_often_it_is_tried(cloud: TinyCloud, tmp_path: Path) -> None:
+    connection = connect(cloud, tmp_path, timeout_s=0.6)
+    await connection.microversion()
+    cloud.on("GET", SERVERS, Answer(503, after=0.4))
+    begun = time.monotonic()
+    with pytest.raises(CloudUnavailable):
+        await connection.call(Service.COMPUTE, "GET", "/servers", "list the servers")
+    assert time.monotonic() - begun < 1.2
+    connection.close()
+
+
+async def test_a_keystone_that_hangs_holds_no_thread_for_ever(cloud: TinyCloud, tmp_path: Path) -> None:
+    config = config_for(cloud, tmp_path, timeout_s=0.3, concurrency=1)
+    connection = Connection(config.places[0], config, jitter=lambda: 0.0)
+    cloud.on("POST", "/identity/v3/auth/tokens", Answer(503, after=30))
+    with pytest.raises(CloudUnavailable):
+        await connection.call(Service.NETWORK, "GET", "/ports", "list the ports")
+    del cloud.script["POST", "/identity/v3/auth/tokens"]
+    cloud.on("GET", "/network/v2.0/ports", Answer(200, {"ports": []}))
+    with anyio.fail_after(10):
+        while True:
+            with suppress(CloudUnavailable):
+                await connection.call(Service.NETWORK, "GET", "/ports", "list the ports")
+                break
     connection.close()
 
 

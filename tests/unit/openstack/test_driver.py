@@ -198,6 +198,7 @@ async def test_the_address_of_a_console_is_given_where_there_is_one(cloud: TinyC
 
 
 NOBODY = {"message": "No valid host was found. There are not enough hosts available.", "code": 500}
+HYPERVISORS, FORBIDDEN = "/compute/v2.1/os-hypervisors/detail", Answer(403, {"forbidden": {"message": "Policy doesn't allow it"}})
 CANDIDATES = "/placement/allocation_candidates"
 
 
@@ -211,20 +212,59 @@ async def fault_of(cloud: TinyCloud, folder: Path) -> str:
     return first
 
 
-async def test_which_resource_no_host_has_is_told_where_placement_may_be_asked(cloud: TinyCloud, tmp_path: Path) -> None:
-    none, some = Answer(200, {"allocation_requests": []}), Answer(200, {"allocation_requests": [{}]})
-    cloud.on("GET", CANDIDATES, none, none, some, some)
-    assert "None has 64 vCPUs free. (Nova: No valid host" in await fault_of(cloud, tmp_path)
-    assert cloud.asked["GET", CANDIDATES] == 4
+async def test_which_resource_no_host_has_is_told_where_only_placement_may_be_asked(cloud: TinyCloud, tmp_path: Path) -> None:
+    some = {
+        "allocation_requests": [{"allocations": {"h1": {"resources": {"VCPU": 64}}}}],
+        "provider_summaries": {"h1": {"root_provider_uuid": "h1"}},
+    }
+    cloud.on("GET", HYPERVISORS, FORBIDDEN)
+    cloud.on("GET", CANDIDATES, Answer(200, some), Answer(200, {"allocation_requests": []}))
+    told = await fault_of(cloud, tmp_path)
+    assert "No host has room: each has less than 2 GiB of memory free. (Nova: No valid host" in told
+    assert cloud.asked["GET", HYPERVISORS] == 1, "who may not ask is not asked again"
 
 
 async def test_room_that_the_scheduler_refused_is_told_as_such(cloud: TinyCloud, tmp_path: Path) -> None:
-    cloud.on("GET", CANDIDATES, Answer(200, {"allocation_requests": [{}]}))
+    some = {"allocation_requests": [{"allocations": {"h1": {}}}], "provider_summaries": {"h1": {"root_provider_uuid": "h1"}}}
+    cloud.on("GET", HYPERVISORS, FORBIDDEN)
+    cloud.on("GET", CANDIDATES, Answer(200, some))
     assert "refused them for another reason" in await fault_of(cloud, tmp_path)
-    assert cloud.asked["GET", CANDIDATES] == 1
+
+
+async def test_who_may_list_hosts_tells_how_many_lack_what_and_names_none(cloud: TinyCloud, tmp_path: Path) -> None:
+    hosts = [
+        {"id": f"h{number}", "hypervisor_hostname": f"node-{number}", "state": state, "status": status, "hypervisor_type": "QEMU",
+         "vcpus": 128, "memory_mb": 1 << 20, "local_gb": 1000, "service": {"host": f"node-{number}"}}
+        for number, (state, status) in enumerate([("up", "enabled"), ("up", "disabled"), ("down", "enabled"), ("up", "enabled")])
+    ]  # fmt: skip
+    full = {
+        "allocation_requests": [{"allocations": {"h0": {}}}],
+        "provider_summaries": {"h0": {"root_provider_uuid": "h0"}},
+    }
+    cloud.on("GET", HYPERVISORS, Answer(200, {"hypervisors": hosts}))
+    cloud.on("GET", "/compute/v2.1/os-aggregates", Answer(200, {"aggregates": []}))
+    cloud.on("GET", CANDIDATES, Answer(200, full), Answer(200, {"allocation_requests": []}))
+    told = await fault_of(cloud, tmp_path)
+    assert (
+        "Of 4 hosts 1 does not answer, 1 is disabled, 1 has fewer than 64 vCPUs free and 1 has less than 2 GiB of memory free."
+        in told
+    )
+    assert "node-" not in told
 
 
 async def test_without_the_right_to_ask_placement_the_fault_stands_alone(cloud: TinyCloud, tmp_path: Path) -> None:
     cloud.on("GET", CANDIDATES, Answer(403, {"errors": [{"detail": "Access was denied"}]}))
     assert (await fault_of(cloud, tmp_path)).startswith("No host of the cloud can take this desktop now. (Nova:")
     assert cloud.asked["GET", CANDIDATES] == 1
+
+
+async def test_a_port_that_nova_binds_while_its_server_is_deleted_is_released(cloud: TinyCloud, tmp_path: Path) -> None:
+    cloud.on("GET", f"/compute/v2.1/servers/{UUID}", Answer(200, {"server": record(status="BUILD")}))
+    cloud.on("DELETE", f"/compute/v2.1/servers/{UUID}", Answer(204))
+    cloud.on("GET", PORTS, Answer(200, {"ports": [port(device="")]}))
+    cloud.on("DELETE", f"{PORTS}/p", Answer(403, {"NeutronError": {"message": "rule:delete_port is disallowed by policy"}}))
+    cloud.on("PUT", f"{PORTS}/p", Answer(200, {"port": port()}))
+    opened = driver(cloud, tmp_path)
+    await opened.delete_server(ServerId(f"main:{UUID}"))
+    assert cloud.bodies == [{"port": {"name": NAMES.released(DESKTOP)}}]
+    await opened.close()

@@ -6,18 +6,19 @@ import json
 
 import pytest
 
-from beamdesk.adapters.openstack.errors import Problem, Service, explain_fault, quote, read_problem, refusal
-from beamdesk.domain.errors import CloudError, CloudRefused, CloudUnavailable, NotSupported
+from beamdesk.adapters.openstack.errors import Problem, Service, explain_fault, quote, read_problem, refusal, remedy
+from beamdesk.domain.errors import CloudError, CloudFull, CloudRefused, CloudUnavailable, NotSupported
+from beamdesk.domain.server import Remedy
 
 NOVA, NEUTRON, CINDER, GLANCE, KEYSTONE = Service.COMPUTE, Service.NETWORK, Service.VOLUME, Service.IMAGE, Service.IDENTITY
 
 # what the services of the 2025 and 2026 releases answer, word for word
 CASES = [
-    (NOVA, 403, "Quota exceeded for instances: Requested 1, but already used 10 of 10 instances", CloudError, "quota"),
-    (NOVA, 403, "Quota exceeded for cores, ram: Requested 8, 8192, but already used 16, 16384 of 20, 20480 cores, ram", CloudError, "quota"),
-    (CINDER, 413, "VolumeSizeExceedsAvailableQuota: Requested volume or snapshot exceeds allowed gigabytes quota.", CloudError, "quota"),
-    (CINDER, 413, "VolumeLimitExceeded: Maximum number of volumes allowed (10) exceeded for quota 'volumes'.", CloudError, "quota"),
-    (NEUTRON, 409, "Quota exceeded for resources: ['port'].", CloudError, "quota"),
+    (NOVA, 403, "Quota exceeded for instances: Requested 1, but already used 10 of 10 instances", CloudFull, "quota"),
+    (NOVA, 403, "Quota exceeded for cores, ram: Requested 8, 8192, but already used 16, 16384 of 20, 20480 cores, ram", CloudFull, "quota"),
+    (CINDER, 413, "VolumeSizeExceedsAvailableQuota: Requested volume or snapshot exceeds allowed gigabytes quota.", CloudFull, "quota"),
+    (CINDER, 413, "VolumeLimitExceeded: Maximum number of volumes allowed (10) exceeded for quota 'volumes'.", CloudFull, "quota"),
+    (NEUTRON, 409, "Quota exceeded for resources: ['port'].", CloudFull, "quota"),
     (NOVA, 403, "Policy doesn't allow os_compute_api:servers:create to be performed.", CloudRefused, "policy forbids"),
     (NEUTRON, 403, "(rule:create_port) is disallowed by policy", CloudRefused, "policy forbids"),
     (NOVA, 400, "Can not find requested image", CloudRefused, "image is gone"),
@@ -34,7 +35,7 @@ CASES = [
     (NOVA, 409, "Cannot 'stop' instance 12 while it is in task_state image_snapshot", CloudError, "busy"),
     (NOVA, 429, "This request was rate-limited.", CloudError, "fewer requests"),
     (NOVA, 406, "Version 2.79 is not supported by the API.", NotSupported, "older than"),
-    (NEUTRON, 409, "No more IP addresses available on network 4e.", CloudError, "no free address"),
+    (NEUTRON, 409, "No more IP addresses available on network 4e.", CloudFull, "no free address"),
     (NEUTRON, 404, "Network 4e could not be found.", CloudRefused, "network for desktops"),
     (NEUTRON, 404, "Security group 9 does not exist", CloudError, "security group"),
     (CINDER, 404, "Volume type with name fast could not be found.", CloudRefused, "volume type"),
@@ -98,27 +99,31 @@ def test_an_internal_error_of_nova_is_known_by_its_class() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [
-        ("No valid host was found. There are not enough hosts available.", "No host of the cloud can take"),
-        ("No valid host was found. ", "No host of the cloud can take"),
-        (
-            "Exceeded maximum number of retries. Exhausted all hosts available for retrying build failures",
-            "Every host that had room",
-        ),
-        ("Build of instance 1 aborted: Failed to allocate the network(s), not rescheduling.", "network could not be connected"),
-        ("Insufficient compute resources: Claim pci failed.", "no longer had room"),
-        ("Port 5 is still in use.", "port is in use"),
-        ("Image 3 is unacceptable: bad", "could not be read from Glance"),
-        ("Volume 5 did not finish being created even after we waited 60 seconds", "volume could not be attached"),
-        ("something new", "The server failed"),
-    ],
-)
-def test_a_fault_is_explained_and_quoted(fault: str, words: str) -> None:
+AGAIN, WAIT, PERSON = Remedy.AGAIN, Remedy.WAIT, Remedy.PERSON
+FAULTS = [
+    ("No valid host was found. There are not enough hosts available.", "No host of the cloud can take", PERSON),
+    ("No valid host was found. ", "No host of the cloud can take", PERSON),
+    ("Exceeded maximum number of retries. Exhausted all hosts available for retrying build failures", "Every host that had room", AGAIN),
+    ("Build of instance 1 aborted: Failed to allocate the network(s), not rescheduling.", "network could not be connected", AGAIN),
+    ("Insufficient compute resources: Claim pci failed.", "no longer had room", AGAIN),
+    ("Port 5 is still in use.", "port is in use", AGAIN),
+    ("Image 3 is unacceptable: bad", "could not be read from Glance", PERSON),
+    ("Volume 5 did not finish being created even after we waited 60 seconds", "volume could not be attached", AGAIN),
+    ("Quota exceeded for instances: Requested 1, but already used 2 of 2 instances", "quota of the project", WAIT),
+    ("No more IP addresses available on network 4e.", "no free address", WAIT),
+    ("Timed out waiting for a reply to message ID 5a", "The server failed", AGAIN),
+    ("Flavor's disk is too small for requested image.", "too small for the image", PERSON),
+    ("[Errno 28] No space left on device", "host's disk is full", AGAIN),
+    ("something new", "The server failed", AGAIN),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fault", "words", "helps"), FAULTS)
+def test_a_fault_is_explained_and_quoted_and_has_a_remedy(fault: str, words: str, helps: Remedy) -> None:
     told = explain_fault(fault)
     assert words in told
     assert f"(Nova: {fault.strip()}" in told
+    assert remedy(fault) is helps
 
 
 def test_a_quote_is_cut() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from beamdesk.adapters.openstack.records import NovaServer, Port, Volume, when
 from beamdesk.domain.errors import CloudError
-from beamdesk.domain.server import ServerStatus
+from beamdesk.domain.server import HostState, ServerStatus
 
 
 def server(**fields: object) -> NovaServer:
@@ -67,3 +67,24 @@ def test_a_port_and_a_volume_survive_missing_fields() -> None:
 def test_the_first_address_of_a_port_counts() -> None:
     port = Port.read({"id": "p", "fixed_ips": [{"ip_address": "10.0.0.7"}, {"ip_address": "fd00::7"}], "security_groups": ["g"]})
     assert (port.address, port.groups) == ("10.0.0.7", frozenset({"g"}))
+
+
+def test_a_server_without_a_first_start_never_ran() -> None:
+    assert not server(**{"OS-SRV-USG:launched_at": None}).launched
+    assert server(**{"OS-SRV-USG:launched_at": "2026-11-20T22:06:00.000000"}).launched
+    assert server().launched, "who is not told throws nothing away"
+
+
+@pytest.mark.parametrize(
+    ("told", "ours"),
+    [
+        ("UP", HostState.UP),
+        ("UNKNOWN", HostState.SILENT),
+        ("DOWN", HostState.DOWN),
+        ("MAINTENANCE", HostState.UP),
+        ("", HostState.UP),
+        (None, HostState.UP),
+    ],
+)
+def test_the_state_of_the_host_is_what_nova_tells(told: str | None, ours: HostState) -> None:
+    assert server(host_status=told).host is ours

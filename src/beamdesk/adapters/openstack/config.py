@@ -71,8 +71,19 @@ class GuestApi:
 
 
 @dataclass(frozen=True, slots=True)
+class PciAlias:
+    """What a PCI alias of nova.conf stands for in Placement: no API tells it."""
+
+    resource_class: str
+    traits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class OpenStackConfig:
-    """All of it. ``timeout_s``: the longest one API call may take; ``concurrency``: calls at once for each place."""
+    """All of it. ``timeout_s``: the longest one API call may take; ``concurrency``: calls at once for each place.
+
+    ``pci_aliases``: by name, so that the cause can be told when no card is free.
+    """
 
     places: tuple[Place, ...]
     guest: GuestApi
@@ -86,3 +97,4 @@ class OpenStackConfig:
     stream_port: int = 8082
     timeout_s: float = 10.0
     concurrency: int = 10
+    pci_aliases: Mapping[str, PciAlias] = field(default_factory=dict)

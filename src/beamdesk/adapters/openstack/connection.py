@@ -94,7 +94,8 @@ def open_region(place: Place, config: OpenStackConfig) -> CloudRegion:
             raise ConfigurationError(f"clouds.yaml has no cloud {place.cloud} (it has: {known}). Correct openstack.cloud.")
         with warnings.catch_warnings():  # the SDK warns of what it passes to itself
             warnings.simplefilter("ignore", category=PendingDeprecationWarning)
-            return loader.get_one(cloud=place.cloud, region_name=place.region or None)
+            # Without the limit a Keystone that hangs would hold every thread of the pool for ever.
+            return loader.get_one(cloud=place.cloud, region_name=place.region or None, api_timeout=config.timeout_s)
     except (sdk.SDKException, ksa.ClientException) as error:
         cause = type(error).__name__
         text = f"The cloud {place.cloud} in clouds.yaml cannot be used ({cause}). Compare it with `openstack --os-cloud`."
@@ -136,18 +137,19 @@ class Connection:
         if version is None and service is Service.COMPUTE:
             version = await self.microversion()
         send = partial(self._send, service, method, path, body, query, version)
-        tries = TRIES if method == "GET" else 1
+        tries, until = TRIES if method == "GET" else 1, asyncio.get_running_loop().time() + self._timeout_s
         while True:
             tries -= 1
+            pause = (0.2 + 0.3 * self._jitter()) * (TRIES - tries)
             try:
-                response = await self._in_thread(service, doing, send)
+                response = await self._in_thread(service, doing, send, until)
             except CloudUnavailable:
-                if not tries:
+                if not tries or asyncio.get_running_loop().time() + pause >= until:
                     raise
             else:
                 if response.status_code not in _TRANSIENT or response.status_code in accept or not tries:
                     return _reply(service, doing, response, accept)
-            await asyncio.sleep((0.2 + 0.3 * self._jitter()) * (TRIES - tries))
+            await asyncio.sleep(pause)
 
     async def pages(
         self, service: Service, path: str, collection: str, doing: str, query: Mapping[str, str]
@@ -195,10 +197,11 @@ class Connection:
         """Take no more calls; those under way end by themselves."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _in_thread(self, service: Service, doing: str, work: Callable[[], T]) -> T:
+    async def _in_thread(self, service: Service, doing: str, work: Callable[[], T], until: float | None = None) -> T:
+        """Work in a thread; give up at ``until`` (of the loop's clock) or after the time limit. What was begun ends by itself."""
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout_at(until if until is not None else loop.time() + self._timeout_s):
                 return await loop.run_in_executor(self._pool, work)
         except TimeoutError as error:
             raise unreachable(service, doing, f"nothing within {self._timeout_s:g} s") from error

@@ -2,7 +2,7 @@
 
 Pure: status, headers and body in, error out. A sentence says what happened and what to do next; what the cloud said is quoted,
 shortened to one line. Rules are tried in order; what no rule knows is still quoted. 5xx after a write is `CloudUnavailable`: it
-may have happened. A full quota or host is retryable, because somebody else's stop frees it.
+may have happened. A full quota is waited for, because somebody else's stop frees it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from beamdesk.domain.errors import CloudError, CloudRefused, CloudUnavailable, NotSupported
+from beamdesk.domain.errors import CloudError, CloudFull, CloudRefused, CloudUnavailable, NotSupported
+from beamdesk.domain.server import Remedy
 
 QUOTE_LENGTH = 300
 _NOVA_ERROR = re.compile(r"<class '(?P<name>[\w.]+)'>")
@@ -93,7 +94,7 @@ _RULES = (
         _ALL,
         frozenset({403, 409, 413}),
         r"quota|over.?limit|limitexceeded|maximum number of",
-        CloudError,
+        CloudFull,
         "The quota of the project in OpenStack is used up. Stop or delete desktops there, or ask an operator for more.",
     ),
     _Rule(
@@ -185,7 +186,7 @@ _RULES = (
         _NEUTRON,
         frozenset({409}),
         r"IpAddressGenerationFailure|no more ip addresses",
-        CloudError,
+        CloudFull,
         "The network for desktops has no free address. Delete desktops there, or ask an operator for a larger subnet.",
     ),
     _Rule(
@@ -285,26 +286,37 @@ def too_old(found: str, needed: str) -> NotSupported:
     )
 
 
+_AGAIN, _WAIT, _PERSON = Remedy.AGAIN, Remedy.WAIT, Remedy.PERSON
 _FAULTS = (
-    (r"no valid host", "No host of the cloud can take this desktop now."),
-    (r"exceeded maximum number of retries|exhausted all hosts", "Every host that had room failed to start the desktop."),
-    (r"insufficient compute resources|claim .*failed", "The host that was chosen no longer had room."),
-    (r"pci device|pci alias|pcidevice", "The host could not give the GPU that the desktop asks for."),
-    (r"port .*in use", "The desktop's network port is in use by another server."),
-    (r"port .*(not found|could not be found)", "The desktop's network port was deleted while the server was made."),
-    (r"no more ip|ip addresses? available", "The network for desktops has no free address."),
-    (r"allocate the network|virtual interface creation failed|vif", "The network could not be connected to the server."),
-    (r"image .*(not found|could not be found|unacceptable)", "The image could not be read from Glance."),
-    (r"volume|block device", "The desktop's volume could not be attached."),
-    (r"quota", "The quota of the project in OpenStack is used up."),
-    (r"disk.*too small|no space left", "The disk is too small for the image, or the host's disk is full."),
+    (r"no valid host", "No host of the cloud can take this desktop now.", _PERSON),
+    (r"exceeded maximum number of retries|exhausted all hosts", "Every host that had room failed to start the desktop.", _AGAIN),
+    (r"insufficient compute resources|claim .*failed", "The host that was chosen no longer had room.", _AGAIN),
+    (r"pci device|pci alias|pcidevice", "The host could not give the GPU that the desktop asks for.", _AGAIN),
+    (r"port .*in use", "The desktop's network port is in use by another server.", _AGAIN),
+    (r"port .*(not found|could not be found)", "The desktop's network port was deleted while the server was made.", _AGAIN),
+    (r"no more ip|ip addresses? available", "The network for desktops has no free address.", _WAIT),
+    (r"allocate the network|virtual interface creation failed|vif", "The network could not be connected to the server.", _AGAIN),
+    (r"image .*(not found|could not be found|unacceptable)", "The image could not be read from Glance.", _PERSON),
+    (r"volume|block device", "The desktop's volume could not be attached.", _AGAIN),
+    (r"quota", "The quota of the project in OpenStack is used up.", _WAIT),
+    (r"disk.*too small", "The disk of this size is too small for the image.", _PERSON),
+    (r"no space left", "The host's disk is full.", _AGAIN),
 )
+"""What Nova says of a server in ERROR, what it means, and what helps. Anything else may have passed: it is tried again."""
+
+
+def _fault(message: str) -> tuple[str, Remedy]:
+    found = (one for one in _FAULTS if re.search(one[0], message, re.IGNORECASE))
+    _, words, remedy = next(found, ("", "The server failed in OpenStack.", _AGAIN))
+    return words, remedy
 
 
 def explain_fault(message: str, more: str = "") -> str:
     """Return the words for a server in ERROR. ``more``: what an operator's rights told besides (which filter, which resource)."""
     said = quote(message)
-    words = next(
-        (words for pattern, words in _FAULTS if re.search(pattern, said, re.IGNORECASE)), "The server failed in OpenStack."
-    )
-    return " ".join(part for part in (words, more, f"(Nova: {said})" if said else "") if part)
+    return " ".join(part for part in (_fault(said)[0], more, f"(Nova: {said})" if said else "") if part)
+
+
+def remedy(message: str) -> Remedy:
+    """Return what helps a server in ERROR."""
+    return _fault(quote(message))[1]

@@ -8,13 +8,14 @@ and removed by `delete_home`, the last call in a desktop's life.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime
 
 import structlog
 
 from beamdesk.adapters.openstack.config import Boot, OpenStackConfig, Place
 from beamdesk.adapters.openstack.connection import Connection, Json
-from beamdesk.adapters.openstack.errors import Service, explain_fault
+from beamdesk.adapters.openstack.errors import Service, explain_fault, remedy
 from beamdesk.adapters.openstack.firewall import Groups
 from beamdesk.adapters.openstack.homes import Volumes
 from beamdesk.adapters.openstack.lookups import Lookups
@@ -61,7 +62,7 @@ class PlaceDriver:
         self._config = config
         self._uses_volumes = config.homes.enabled or config.boot is Boot.CLONE
         self.operations = Operations(self.connection, self.servers, self.lookups, config)
-        self.why = Why(self.connection)
+        self.why = Why(self.connection, config)
         self.watch = Watch(_Sight(self))
         self._making: dict[DesktopId, asyncio.Lock] = {}
 
@@ -93,15 +94,24 @@ class PlaceDriver:
         if desktop_id is None:
             return None
         known_as, address = server_id(self.place.name, server.uuid), self._address(port)
-        fault = explain_fault(server.fault, self.why.told(server.uuid)) if server.status is ServerStatus.ERROR else ""
-        return Server(known_as, desktop_id, server.status, server.created_at, address, fault)
+        described = Server(
+            known_as, desktop_id, server.status, server.created_at, address,
+            launched=server.launched, host=server.host, tied=self._config.homes.enabled,
+        )  # fmt: skip
+        if server.status is not ServerStatus.ERROR:
+            return described
+        more = self.why.told(server.uuid)
+        fault = explain_fault(server.fault, more.words if more else "")
+        return replace(described, fault=fault, remedy=more.remedy if more else remedy(server.fault))
 
     def _seen_by_port(self, server: NovaServer, port: Port) -> Server | None:
+        """Describe a server that the list left out; its cell may be down, and then little is known of it."""
         desktop_id = self.names.desktop_named(port.name)
         if desktop_id is None:
             return None
         status = ServerStatus.UNKNOWN if server.partial else server.status
-        return Server(server_id(self.place.name, server.uuid), desktop_id, status, server.created_at, self._address(port))
+        known_as, tied = server_id(self.place.name, server.uuid), self._config.homes.enabled
+        return Server(known_as, desktop_id, status, server.created_at, self._address(port), host=server.host, tied=tied)
 
     def _address(self, port: Port | None) -> str | None:
         if port is None or not port.address:
@@ -241,7 +251,7 @@ class PlaceDriver:
             return
         if server.task:
             raise CloudError(f"OpenStack is busy with the server ({server.task}). Beamdesk waits for it.")
-        await self._secure(uuid, spec)
+        await self._connect(server, spec)
         marked = await self.servers.mark(uuid, {NONCE_KEY: spec.nonce})
         await self.servers.act(uuid, action, "start the server")
         for _look in range(0 if marked else _MARK_LOOKS):
@@ -249,12 +259,16 @@ class PlaceDriver:
                 return
             await asyncio.sleep(_MARK_EVERY_S)
 
-    async def _secure(self, uuid: str, spec: ServerSpec) -> None:
+    async def _connect(self, server: NovaServer, spec: ServerSpec) -> None:
+        """Give the server's port the security groups of today, or the server a new port where somebody deleted its own."""
         groups = await self.groups.wanted(spec.beamline)
-        if groups is None:
-            return
-        for port in await self.ports.listed(spec.desktop_id):
-            if port.device == uuid:
+        mine = [port for port in await self.ports.listed(spec.desktop_id) if port.device == server.uuid]
+        if not mine and server.raw_status == "SHUTOFF":
+            port = await self._take_port(spec.desktop_id, await self.lookups.network(), groups)
+            await self.servers.attach(server.uuid, port.id)
+            log.warning("port.made_again", server=server.uuid, port=port.id)
+        for port in mine:
+            if groups is not None:
                 await self.ports.secure(port, groups)
 
     async def stop(self, uuid: str) -> None:
@@ -271,7 +285,7 @@ class PlaceDriver:
             return
         if server.raw_status == "SOFT_DELETED":
             await self.servers.act(uuid, "forceDelete", "delete the server")
-        elif server.status is not ServerStatus.DELETING:
+        else:  # also while it is being deleted: once Nova knows that its host is gone it finishes the deletion without the host
             await self.servers.delete(uuid)
             log.info("server.deleted", server=uuid, place=self.place.name)
         desktop_id = self.servers.desktop_of(server)
@@ -281,7 +295,7 @@ class PlaceDriver:
                 if port.device == uuid:
                     await self.ports.release(port)
                 elif not port.device and not others:
-                    await self.ports.delete(port)
+                    await self.ports.discard(port)  # Nova may bind it at this moment, if it was still making the server
 
     async def delete_home(self, desktop_id: DesktopId) -> None:
         """Delete what a desktop leaves behind: ports and volumes.
@@ -348,4 +362,5 @@ class _Sight:
         return self._place.servers.desktop_of(server) if ours else None
 
     def describe(self, server: NovaServer, port: Port | None) -> Server | None:
-        return self._place.describe(server, port)
+        """Describe a server from memory; None also for one of which more could be told, so that it is looked at by itself."""
+        return None if self._place.why.would_ask(server) else self._place.describe(server, port)

@@ -25,6 +25,8 @@ from beamdesk.domain.ids import DesktopId
 log = structlog.get_logger("beamdesk.openstack")
 
 _ABSENT = frozenset({404})
+_TAKEN = frozenset({403, 409})
+"""What a project's member is told who deletes the port of a server, by newer and by older Neutrons."""
 _SETTLE_S = 0.3
 _MAC_TAKEN = "MacAddressInUse"
 
@@ -126,6 +128,13 @@ class Ports:
             body = {"port": {"name": self._names.released(desktop_id)}}
             path, doing = f"/ports/{port.id}", "release the port"
             await self._connection.call(Service.NETWORK, "PUT", path, doing, body=body, accept=_ABSENT)
+
+    async def discard(self, port: Port) -> None:
+        """Delete a port that nothing used when it was listed; release one that a server took meanwhile; absent is success."""
+        path = f"/ports/{port.id}"
+        reply = await self._connection.call(Service.NETWORK, "DELETE", path, "delete the port", accept=_ABSENT | _TAKEN)
+        if reply.status in _TAKEN:
+            await self.release(port)
 
     async def unbind(self, port: Port) -> None:
         """Take the port from a server that Nova does not have any more; absent is success."""

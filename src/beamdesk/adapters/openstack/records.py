@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import cast
 
 from beamdesk.adapters.openstack.connection import Json
 from beamdesk.adapters.openstack.names import DEPLOYMENT_KEY, DESKTOP_KEY
 from beamdesk.domain.errors import CloudError
-from beamdesk.domain.server import ServerStatus
+from beamdesk.domain.server import HostState, ServerStatus
 
 _STATUS = {
     "ACTIVE": ServerStatus.ACTIVE,
@@ -33,6 +33,9 @@ _STATUS = {
     "DELETED": ServerStatus.DELETING,
     "SOFT_DELETED": ServerStatus.DELETING,
 }
+_LAUNCHED = "OS-SRV-USG:launched_at"
+_HOST = {"UNKNOWN": HostState.SILENT, "DOWN": HostState.DOWN}
+"""UNKNOWN: nova-compute has not reported for `service_down_time`. DOWN: an operator (or the site's fencing) forced it down."""
 _COMING_UP = frozenset({"powering-on", "unshelving", "spawning", "resuming", "unpausing", "rebuilding", "rebuild_spawning"})
 _GOING = frozenset({"deleting", "soft-deleting"})
 
@@ -74,7 +77,8 @@ def when(stamp: str) -> datetime:
 class NovaServer:
     """A server. ``task``: what Nova does with it right now, empty = nothing. ``partial``: its cell is down, little is known.
 
-    ``size``: its flavor's vCPUs, MiB of memory and GiB of disk, where Nova tells them.
+    ``size``, ``specs``: its flavor's vCPUs, MiB of memory, GiB of disk and extra specs, where Nova tells them. ``launched`` false:
+    it never ran. ``host``: Nova tells its state only to whom its policy allows it (``show:host_status``); UP where it does not.
     """
 
     uuid: str
@@ -87,6 +91,9 @@ class NovaServer:
     image: str
     partial: bool
     size: tuple[int, int, int] = (0, 0, 0)
+    specs: Mapping[str, str] = field(default_factory=dict)
+    launched: bool = True
+    host: HostState = HostState.UP
 
     @classmethod
     def read(cls, record: Json) -> NovaServer:
@@ -104,6 +111,9 @@ class NovaServer:
             image=text(mapping(record, "image"), "id"),
             partial="tags" not in record and "metadata" not in record,
             size=(number(flavor, "vcpus"), number(flavor, "ram"), number(flavor, "disk")),
+            specs={key: str(value) for key, value in mapping(flavor, "extra_specs").items()},
+            launched=record.get(_LAUNCHED, "unknown") is not None,
+            host=_HOST.get(text(record, "host_status"), HostState.UP),
         )
 
     @property

@@ -86,6 +86,11 @@ class Servers:
         path, accept = f"/servers/{uuid}/action", _BUSY if busy_ok else frozenset()
         return (await self._connection.call(Service.COMPUTE, "POST", path, doing, body={action: argument}, accept=accept)).data
 
+    async def attach(self, uuid: str, port: str) -> None:
+        """Plug a port into a server."""
+        path, body = f"/servers/{uuid}/os-interface", {"interfaceAttachment": {"port_id": port}}
+        await self._connection.call(Service.COMPUTE, "POST", path, "connect the server to the network", body=body)
+
     async def mark(self, uuid: str, metadata: dict[str, str]) -> bool:
         """Add metadata; return false where Nova's state of the server does not allow it now."""
         path, body = f"/servers/{uuid}/metadata", {"metadata": metadata}
