@@ -31,7 +31,11 @@ class Card:
     clocks: dict[int, int] = field(default_factory=lambda: {1: 1500, 2: 9000})
     ecc: int | None = 1
     processes: int = 0
+    minor: int | None = None
+    """The number of its device file; None: its place among the cards."""
     mig: int | None = None
+    parts: list[int] = field(default_factory=list)
+    """How many programs compute on each of its MIG devices."""
     profiles: dict[int, tuple[int, int, int, bytes]] = field(default_factory=dict)
     """By number: id, slices, MB, name."""
     places: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
@@ -81,7 +85,13 @@ class Driver:
             return (lambda handle, *rest: self._number(symbol, handle, rest[-1])), count
         known: dict[str, tuple[Callable[..., int], int]] = {
             "nvmlInitWithFlags": (self._init, 1),
+            "nvmlInit_v2": (lambda: self._init(0), 0),
             "nvmlShutdown": (self._shutdown, 0),
+            "nvmlDeviceGetCount_v2": (lambda out: _put(out, UINT, len(self.cards)) if self.is_open else NOT_INITIALIZED, 1),
+            "nvmlDeviceGetHandleByIndex_v2": (self._by_index, 2),
+            "nvmlDeviceGetMinorNumber": (self._minor, 2),
+            "nvmlDeviceGetMaxMigDeviceCount": (self._most_parts, 2),
+            "nvmlDeviceGetMigDeviceHandleByIndex": (self._part, 3),
             "nvmlDeviceGetHandleByPciBusId_v2": (self._by_address, 2),
             "nvmlDeviceGetName": (lambda h, room, size: self._text("nvmlDeviceGetName", h, "name", room, size), 3),
             "nvmlDeviceGetUUID": (lambda h, room, size: self._text("nvmlDeviceGetUUID", h, "uuid", room, size), 3),
@@ -121,16 +131,42 @@ class Driver:
         return card.errors.get("*") or card.errors.get(symbol) or card
 
     def _by_address(self, address: int, out: int) -> int:
+        return self._find_card("nvmlDeviceGetHandleByPciBusId_v2", self.cards.get(ctypes.string_at(address).decode()), out)
+
+    def _by_index(self, index: int, out: int) -> int:
+        cards = list(self.cards.values())
+        return self._find_card("nvmlDeviceGetHandleByIndex_v2", cards[index] if index < len(cards) else None, out)
+
+    def _find_card(self, symbol: str, card: Card | None, out: int) -> int:
         if not self.is_open:
             return NOT_INITIALIZED
-        card = self.cards.get(ctypes.string_at(address).decode())
         if card is None:
             return NOT_FOUND
-        if code := card.errors.get("nvmlDeviceGetHandleByPciBusId_v2"):
+        if code := card.errors.get(symbol):
             return code
-        handle = 1000 + list(self.cards.values()).index(card)
+        handle = 1000 * (1 + self._place(card))
         self._handles[handle] = card
         return _put(out, ctypes.c_void_p, handle)
+
+    def _place(self, card: Card) -> int:
+        return next(place for place, other in enumerate(self.cards.values()) if other is card)
+
+    def _minor(self, handle: int, out: int) -> int:
+        card = self._card("nvmlDeviceGetMinorNumber", handle)
+        return card if isinstance(card, int) else _put(out, UINT, self._place(card) if card.minor is None else card.minor)
+
+    def _most_parts(self, handle: int, out: int) -> int:
+        card = self._card("nvmlDeviceGetMaxMigDeviceCount", handle)
+        return card if isinstance(card, int) else _put(out, UINT, 7)
+
+    def _part(self, handle: int, index: int, out: int) -> int:
+        card = self._card("nvmlDeviceGetMigDeviceHandleByIndex", handle)
+        if isinstance(card, int):
+            return card
+        if index >= len(card.parts):
+            return NOT_FOUND
+        self._handles[handle + 1 + index] = Card(processes=card.parts[index])
+        return _put(out, ctypes.c_void_p, handle + 1 + index)
 
     def _number(self, symbol: str, handle: int, out: int) -> int:
         card = self._card(symbol, handle)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -377,6 +377,30 @@ async def test_reports_and_thumbnails(store: SqlStore) -> None:
         await tx.guests.put_thumbnail(desktop_id, "image/jpeg", b"two", SOON)
         assert await tx.guests.thumbnail(desktop_id) == ("image/jpeg", b"two", SOON)
         await tx.guests.report(DesktopId("gone"), now=SOON, steps=(), failure="", input_idle_s=0, cpu=0, gpu=0)
+
+
+async def test_how_a_card_is_used_may_be_unknown_and_the_last_work_is_remembered(store: SqlStore) -> None:
+    await insert(store, "desktop01")
+
+    async def told(now: datetime, gpu: float | None, *, worked: bool) -> tuple[float | None, datetime | None]:
+        async with store.begin(write=True) as tx:
+            await tx.guests.report(
+                DesktopId("desktop01"), now=now, steps=(), failure="", input_idle_s=0, cpu=0, gpu=gpu, worked=worked
+            )
+            guest = await tx.guests.get(DesktopId("desktop01"))
+            assert guest is not None
+            return guest.gpu, guest.worked_at
+
+    async with store.begin(write=True) as tx:
+        await tx.guests.put(make_guest())
+    assert await told(T0, 0.25, worked=False) == (0.25, None)
+    assert await told(SOON, None, worked=True) == (None, SOON)
+    assert await told(LATER, 0.0, worked=False) == (0.0, SOON)
+    async with store.begin(write=True) as tx:
+        await tx.guests.put(replace(make_guest(b"m" * 32), gpu=None, worked_at=LATER))
+        guest = await tx.guests.get(DesktopId("desktop01"))
+    assert guest is not None
+    assert (guest.gpu, guest.worked_at) == (None, LATER)
 
 
 async def test_the_watchdog_wakes_only_ready_desktops_with_silent_guests(store: SqlStore) -> None:

@@ -23,6 +23,7 @@ from beamdesk.domain.guest import Guest
 from beamdesk.domain.person import Person
 from beamdesk.domain.secrets import hash_secret
 from beamdesk.domain.storage import GuestSite
+from beamdesk.domain.use import works
 from beamdesk.ports.store import Transaction
 from beamdesk.protocol.guest import (
     HEARTBEAT_S,
@@ -110,18 +111,20 @@ async def report(app: App, token: str, said: Report) -> ReportReply:
         return ReportReply()
     if news:
         _limit(app.limits.guest_step, guest.desktop_id, now)
+    cpu, gpu = _bounded(said.activity.cpu, 1.0), None if said.activity.gpu is None else _bounded(said.activity.gpu, 1.0)
     async with app.store.begin(write=True) as tx:
         guest = await _by_token(tx, token)
+        desktop = await tx.desktops.get(guest.desktop_id)
         await tx.guests.report(
             guest.desktop_id,
             now=now,
             steps=steps,
             failure=failure,
             input_idle_s=_bounded(said.activity.input_idle_s, 10.0**9),
-            cpu=_bounded(said.activity.cpu, 1.0),
-            gpu=_bounded(said.activity.gpu, 1.0),
+            cpu=cpu,
+            gpu=gpu,
+            worked=desktop is not None and bool(works(app.rules.lease, cpu=cpu, gpu=gpu, vcpus=desktop.resources.vcpus)),
         )
-        desktop = await tx.desktops.get(guest.desktop_id)
         if news and desktop is not None:
             await tx.events.add(now, *_step_events(desktop, guest, steps, failure))
             await tx.desktops.wake(desktop.id, now)

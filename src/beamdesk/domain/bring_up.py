@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 from beamdesk.domain.decision import HOST_SILENT, REMAKES, Decision, Situation, Step
 from beamdesk.domain.desktop import Desired, Desktop, Phase, Reason
 from beamdesk.domain.events import EventKind
-from beamdesk.domain.lease import LeaseRules, is_active
+from beamdesk.domain.lease import LeaseRules
 from beamdesk.domain.meanwhile import is_quiet, silence
 from beamdesk.domain.server import HostState, Remedy, Server, ServerStatus
+from beamdesk.domain.use import last_used
 from beamdesk.protocol.guest import StepState
 
 _NOW = timedelta()
@@ -202,7 +203,7 @@ def _late(s: Situation) -> Decision:
 
 def _healthy(s: Situation) -> Decision:
     before, lease = s.desktop, s.lease
-    active_at = _last_active(s)
+    active_at = last_used(before, s.guest)
     changes: dict[str, object] = {"last_active_at": active_at}
     if s.server is not None and s.server.status is ServerStatus.ACTIVE and s.server.address:
         changes["address"] = s.server.address
@@ -235,16 +236,6 @@ def _next_date(desktop: Desktop, lease: LeaseRules, active_at: datetime, warned_
     dates = [idle_end - lease.idle_warn_before, desktop.lease_ends_at - lease.warn_before, desktop.lease_ends_at]
     dates.append(max(idle_end, warned_at + lease.idle_warn_before) if warned_at else idle_end)
     return min((date for date in dates if date > now), default=desktop.lease_ends_at)
-
-
-def _last_active(s: Situation) -> datetime:
-    """Return the newest sign of use: input, or a computation that needs nobody at the screen."""
-    guest = s.guest
-    if guest is None or guest.seen_at is None:
-        return s.desktop.last_active_at
-    works = is_active(s.lease, input_idle_s=float("inf"), cpu=guest.cpu, gpu=guest.gpu, since_s=0)
-    idle_s = 0.0 if works else min(max(guest.input_idle_s, 0.0), 1e9)
-    return max(s.desktop.last_active_at, guest.seen_at - timedelta(seconds=idle_s))
 
 
 def _hanging(s: Situation) -> str:

@@ -8,7 +8,10 @@ from datetime import datetime, timedelta
 
 @dataclass(frozen=True, slots=True)
 class LeaseRules:
-    """Site rules. At its end a desktop is stopped (home kept), never deleted."""
+    """Site rules. At its end a desktop is stopped (home kept), never deleted.
+
+    ``busy_cpu``, ``busy_gpu``: the share from which a computation counts as use; ``busy_cores``: CPUs from which it does anyway.
+    """
 
     initial: timedelta = timedelta(hours=8)
     extension: timedelta = timedelta(hours=4)
@@ -17,6 +20,7 @@ class LeaseRules:
     idle_after: timedelta = timedelta(hours=2)
     idle_warn_before: timedelta = timedelta(minutes=15)
     busy_cpu: float = 0.10
+    busy_cores: float = 0.5
     busy_gpu: float = 0.05
 
 
@@ -28,8 +32,3 @@ def extended(rules: LeaseRules, ends_at: datetime, now: datetime) -> datetime:
 def can_extend(rules: LeaseRules, ends_at: datetime, now: datetime) -> bool:
     """Tell whether an extension would gain at least a minute."""
     return extended(rules, ends_at, now) - ends_at >= timedelta(minutes=1)
-
-
-def is_active(rules: LeaseRules, *, input_idle_s: float, cpu: float, gpu: float, since_s: float) -> bool:
-    """Tell whether a desktop was used in the last ``since_s`` seconds: input, or a computation that needs nobody at the screen."""
-    return input_idle_s <= since_s or cpu >= rules.busy_cpu or gpu >= rules.busy_gpu

@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from beamdesk.guest import accounts, metadata, processes, storage
+from beamdesk.guest import accounts, cards, gpu, metadata, processes, storage
 from beamdesk.guest.activity import CpuMeter
 from beamdesk.guest.client import GuestApi
 from beamdesk.guest.config import AgentConfig, AgentFiles
 from beamdesk.guest.console import Console
 from beamdesk.guest.errors import ApiUnavailable, GuestError, Refused
+from beamdesk.guest.gpu import GpuMeter
 from beamdesk.guest.observer import Observer
 from beamdesk.guest.progress import Progress
 from beamdesk.guest.reporter import Reporter
@@ -34,6 +35,7 @@ class Agent:
         self._stopped = threading.Event()
         self._exit_code = 0
         self._session: Session | None = None
+        self._gpu: GpuMeter | None = None
         self._notices: list[processes.Process] = []
 
     def run(self) -> int:
@@ -111,6 +113,7 @@ class Agent:
             self._progress,
             api,
             cpu,
+            lambda: self._gpu.share() if self._gpu else 0.0,
             lambda: observer.idle_s() if observer else self._clock() - started,
             self._show,
             self._refuse,
@@ -121,6 +124,7 @@ class Agent:
         try:
             person = self._prepare(identity)
             if person:
+                self._gpu = self._watch_cards(person)
                 self._session = Session(person, identity, self._progress, self._console, self._clock)
                 observer = Observer(self._session, identity.stream.listen, picture_api, self._console, self._clock)
                 observer.start()
@@ -131,6 +135,16 @@ class Agent:
                 self._stopped.wait()
         finally:
             reporter.close()
+            if self._gpu:
+                self._gpu.close()
+
+    def _watch_cards(self, person: accounts.Person) -> GpuMeter:
+        return GpuMeter(
+            lambda output: gpu.launch(person, output),
+            cards.has_card,
+            self._clock,
+            lambda words: self._console.say("gpu", cause=words),
+        )
 
     def _prepare(self, identity: Identity) -> accounts.Person | None:
         """Make the account and check the storage; None (and the cause is told) if that cannot be done."""
@@ -155,6 +169,7 @@ class Agent:
 
     def _own_pids(self) -> list[int]:
         own = [int(Path("/proc/self").readlink().name)]
+        own += self._gpu.pids() if self._gpu else []
         return own + (self._session.pids() if self._session else [])
 
     def _show(self, message: str) -> None:

@@ -20,6 +20,7 @@ class Reporter:
         progress: what to tell.
         api: where to; used by this thread only.
         cpu: measured once a heartbeat.
+        gpu: the share of the busiest card, None if not known; asked once a heartbeat, and answers at once.
         idle_s: seconds since the last input.
         show: shows a message on the desktop.
         refused: called once when our identity is no longer valid.
@@ -31,6 +32,7 @@ class Reporter:
         progress: Progress,
         api: GuestApi,
         cpu: CpuMeter,
+        gpu: Callable[[], float | None],
         idle_s: Callable[[], float],
         show: Callable[[str], None],
         refused: Callable[[], None],
@@ -40,12 +42,14 @@ class Reporter:
         self._progress = progress
         self._api = api
         self._cpu = cpu
+        self._gpu = gpu
         self._idle_s = idle_s
         self._show = show
         self._refused = refused
         self._console = console
         self._clock = clock
         self._share = 0.0
+        self._gpu_share: float | None = 0.0
         self._measured_at = clock()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
         self._reachable = True
@@ -87,8 +91,9 @@ class Reporter:
     def _activity(self) -> Activity:
         now = self._clock()
         if now - self._measured_at >= HEARTBEAT_S * 0.75:
-            self._share, self._measured_at = self._cpu.share(), now
-        return Activity(input_idle_s=round(self._idle_s(), 3), cpu=round(self._share, 4))
+            self._share, self._gpu_share, self._measured_at = self._cpu.share(), self._gpu(), now
+        gpu = None if self._gpu_share is None else round(self._gpu_share, 4)
+        return Activity(input_idle_s=round(self._idle_s(), 3), cpu=round(self._share, 4), gpu=gpu)
 
     def _send(self, report: Report) -> bool:
         """Send one report; tell whether to go on."""

@@ -199,9 +199,10 @@ class Guests(Protocol):
         failure: str,
         input_idle_s: float,
         cpu: float,
-        gpu: float,
+        gpu: float | None,
+        worked: bool = False,
     ) -> None:
-        """Record what the agent says."""
+        """Record what the agent says. ``worked``: it computes so much that this counts as use now."""
 
     async def put_thumbnail(self, desktop_id: DesktopId, content_type: str, image: bytes, now: datetime) -> None:
         """Keep the newest thumbnail only."""

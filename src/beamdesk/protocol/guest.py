@@ -118,11 +118,14 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What counts as use: seconds since the last input event, and the CPU and GPU use (0..1) since the last report."""
+    """What counts as use: seconds since the last input event, and the CPU and GPU use (0..1) since the last report.
+
+    ``gpu``: of the busiest of the desktop's own cards, 0 without one; None: there is a card whose use is not known.
+    """
 
     input_idle_s: float
     cpu: float
-    gpu: float = 0.0
+    gpu: float | None = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,6 +208,22 @@ async def test_activity_is_bounded(app, desktop_id, sent, kept):
     assert (await the_guest(app, desktop_id)).cpu == kept
 
 
+@pytest.mark.parametrize(
+    ("cpu", "gpu", "works"),
+    [(0.0, 0.04, False), (0.0, 0.05, True), (0.0, None, True), (0.12, 0.0, True), (0.09, 0.0, False), (0.13, 7.0, True)],
+)
+async def test_a_computation_of_cpu_or_gpu_is_remembered_as_use(app, cpu, gpu, works):
+    view = await a_desktop(app, flavor="gpu.small")
+    await put_guest(app, view.desktop.id, NONCE)
+    identity = await guests.enrol(app, NONCE)
+    clock_of(app).tick(30)
+    began = app.clock.now()
+    await guests.report(app, identity.token, Report((), Activity(9999.0, cpu, gpu)))
+    clock_of(app).tick(30)
+    await guests.report(app, identity.token, Report((), Activity(9999.0, 0.0, 0.0)))
+    assert (await the_guest(app, view.desktop.id)).worked_at == (began if works else None)
+
+
 async def test_a_lease_warning_is_handed_over_once(app, desktop_id):
     identity = await guests.enrol(app, NONCE)
     await make_ready(app, desktop_id)

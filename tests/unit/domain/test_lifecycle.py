@@ -227,9 +227,10 @@ def test_an_unused_desktop_is_warned_and_then_stopped() -> None:
     assert look(warned.desktop, seen(server()), idle(end), end).intend == (Desired.STOPPED, Reason.IDLE)
     unwarned = look(ready, seen(server()), idle(end), end)
     assert (unwarned.intend, unwarned.warnings) == (None, (EventKind.IDLE_WARNING,)), "never without a warning"
-    busy = look(warned.desktop, seen(server()), idle(end, cpu=0.5), end)
+    busy = look(warned.desktop, seen(server()), idle(end, worked_at=end), end)
     assert (busy.intend, busy.desktop.last_active_at, busy.desktop.idle_warned_at) == (None, end, None)
-    assert look(warned.desktop, seen(server()), idle(end, gpu=0.5), end).intend is None
+    paused = look(ready, seen(server()), idle(end, worked_at=soon), end)
+    assert (paused.intend, paused.warnings) == (None, ()), "a computation between two looks counts when it was"
     assert look(warned.desktop, seen(server()), guest(seen_at=end, input_idle_s=1), end).intend is None
 
 

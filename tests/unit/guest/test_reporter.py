@@ -47,12 +47,14 @@ def world():
             self.progress = Progress(Console(io.StringIO()))
             self.shown = []
             self.refused = []
+            self.gpu = 0.123456
 
         def start(self):
             self.reporter = Reporter(
                 self.progress,
                 self.api,
                 Cpu(),
+                lambda: self.gpu,
                 lambda: 1.5,
                 self.show,
                 lambda: self.refused.append(True),
@@ -80,6 +82,12 @@ def test_a_change_is_reported_at_once_and_then_the_heartbeat_goes_on(world):
     count = len(world.api.reports)
     world.api.wait_for(lambda: len(world.api.reports) > count)
     assert world.api.reports[-1].activity.input_idle_s == 1.5
+
+
+def test_the_cards_share_is_reported_or_that_it_is_not_known(world):
+    world.api.wait_for(lambda: world.api.reports and world.api.reports[-1].activity.gpu == 0.1235)
+    world.gpu = None
+    world.api.wait_for(lambda: world.api.reports[-1].activity.gpu is None)
 
 
 def test_messages_are_shown(world):

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from beamdesk.adapters.fake.world import FakeServer, World
 from beamdesk.domain.ids import DesktopId
+from beamdesk.domain.lease import LeaseRules
 from beamdesk.domain.secrets import hash_secret
+from beamdesk.domain.use import works
 from beamdesk.ports.clock import Clock, Secrets
 from beamdesk.ports.store import Store
 from beamdesk.protocol.guest import HEARTBEAT_S, Step, StepName, StepState
@@ -36,7 +38,7 @@ class FakeGuests:
         self._lives: dict[str, _Life] = {}
         self.silent: set[DesktopId] = set()
         self.failing: dict[DesktopId, str] = {}
-        self.activity: Callable[[DesktopId], tuple[float, float, float]] = lambda _: (0.0, 0.0, 0.0)
+        self.activity: Callable[[DesktopId], tuple[float, float, float | None]] = lambda _: (0.0, 0.0, 0.0)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Live until ``stop``."""
@@ -89,7 +91,17 @@ class FakeGuests:
         failure = self.failing.get(desktop_id, "")
         idle_s, cpu, gpu = self.activity(desktop_id)
         async with self._store.begin(write=True) as tx:
-            await tx.guests.report(desktop_id, now=now, steps=_steps(done), failure=failure, input_idle_s=idle_s, cpu=cpu, gpu=gpu)
+            worked = bool(works(LeaseRules(), cpu=cpu, gpu=gpu, vcpus=1))
+            await tx.guests.report(
+                desktop_id,
+                now=now,
+                steps=_steps(done),
+                failure=failure,
+                input_idle_s=idle_s,
+                cpu=cpu,
+                gpu=gpu,
+                worked=worked,
+            )
             if wake or failure:
                 await tx.desktops.wake(desktop_id, now)
 

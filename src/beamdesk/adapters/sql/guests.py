@@ -8,7 +8,7 @@ from sqlalchemy import delete, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from beamdesk.adapters.sql import schema
-from beamdesk.adapters.sql.rows import guest_from, steps_json
+from beamdesk.adapters.sql.rows import gpu_columns, guest_from, steps_json
 from beamdesk.adapters.sql.tables import Tables
 from beamdesk.domain.guest import Guest
 from beamdesk.domain.ids import DesktopId
@@ -30,9 +30,9 @@ class SqlGuests(Tables):
         """
         names = (
             "desktop_id", "nonce_hash", "nonce_expires_at", "token_hash", "stream_secret", "enrolled_at", "seen_at", "failure",
-            "input_idle_s", "cpu", "gpu",
+            "input_idle_s", "cpu", "worked_at",
         )  # fmt: skip
-        values = {name: getattr(guest, name) for name in names} | {"steps": steps_json(guest.steps)}
+        values = {name: getattr(guest, name) for name in names} | gpu_columns(guest.gpu) | {"steps": steps_json(guest.steps)}
         try:
             await self._upsert(_guest, "desktop_id", values)
         except IntegrityError as error:  # its only foreign key
@@ -76,11 +76,12 @@ class SqlGuests(Tables):
         failure: str,
         input_idle_s: float,
         cpu: float,
-        gpu: float,
+        gpu: float | None,
+        worked: bool = False,
     ) -> None:
         """Record what the agent says; a forgotten guest's report changes nothing."""
-        values = {"seen_at": now, "steps": steps_json(steps), "failure": failure}
-        values |= {"input_idle_s": input_idle_s, "cpu": cpu, "gpu": gpu}
+        values: dict[str, object] = {"seen_at": now, "steps": steps_json(steps), "failure": failure}
+        values |= {"input_idle_s": input_idle_s, "cpu": cpu, **gpu_columns(gpu)} | ({"worked_at": now} if worked else {})
         await self._write(update(_guest).where(_guest.c.desktop_id == desktop_id).values(**values))
 
     async def put_thumbnail(self, desktop_id: DesktopId, content_type: str, image: bytes, now: datetime) -> None:

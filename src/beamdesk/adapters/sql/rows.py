@@ -104,10 +104,16 @@ def guest_from(row: Mapping[Any, Any]) -> Guest:
     """Build the domain object from a row of ``guest``."""
     names = (
         "desktop_id", "nonce_hash", "nonce_expires_at", "token_hash", "stream_secret", "enrolled_at", "seen_at", "failure",
-        "input_idle_s", "cpu", "gpu",
+        "input_idle_s", "cpu", "worked_at",
     )  # fmt: skip
+    gpu = row["gpu"] if row["gpu_known"] else None
     steps = tuple(Step(StepName(step["name"]), StepState(step["state"]), step["detail"]) for step in row["steps"])
-    return Guest(**{name: row[name] for name in names}, steps=steps)
+    return Guest(**{name: row[name] for name in names}, gpu=gpu, steps=steps)
+
+
+def gpu_columns(gpu: float | None) -> dict[str, object]:
+    """Return the columns of a card's use: a number in each row, whatever is known."""
+    return {"gpu": gpu or 0.0, "gpu_known": gpu is not None}
 
 
 def steps_json(steps: tuple[Step, ...]) -> list[dict[str, str]]:

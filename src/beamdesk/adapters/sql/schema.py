@@ -26,7 +26,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration; a test compares it with the scripts."""
 
 
@@ -133,6 +133,8 @@ guest = Table(
     Column("input_idle_s", Double, nullable=False),
     Column("cpu", Double, nullable=False),
     Column("gpu", Double, nullable=False),
+    Column("gpu_known", Boolean, nullable=False),
+    Column("worked_at", UtcTime),
     Index("ix_guest_seen_at", "seen_at"),
 )
 
