@@ -137,6 +137,37 @@ def facts_command(
         typer.echo(gpu_plan_facts.to_json(gpu_plan_facts.collect()), nl=False)
 
 
+@openstack_app.command("why")
+def why_command(
+    size: Annotated[str, typer.Argument(help="A size on offer, or a flavor of Nova.")],
+    image: Annotated[str, typer.Option(help="Id of an image, where its kind of machine matters.")] = "",
+    place: Annotated[str, typer.Option(help="Name of the place; default: the first.")] = "",
+    admin_cloud: Annotated[str, typer.Option(help="Entry of clouds.yaml with the right to list hosts.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Say which hosts could take a desktop of this size now, and what each of the others lacks; exit code 1 when none could."""
+    from beamdesk.adapters.openstack.why_run import examine_size
+    from beamdesk.settings import load_settings
+
+    try:
+        config = load_settings().openstack.config()
+        chosen = next((one for one in config.places if place in ("", one.name)), None)
+        if chosen is None:
+            raise Failure(Exit.USAGE, f"There is no place {clean(place)} in openstack.places.")
+        found = asyncio.run(examine_size(config, chosen, size, image, admin_cloud))
+    except BeamdeskError as error:
+        raise Failure(Exit.FAILED, error.message) from error
+    if as_json:
+        print_json({"hosts": {**dict.fromkeys(found.left, ""), **found.why}, "words": found.counted()})
+    else:
+        if said := found.counted():
+            typer.echo(clean(said))
+        for name, lacks in sorted({**dict.fromkeys(found.left, "has room"), **found.why}.items()):
+            typer.echo(f"  {clean(name)}: {clean(lacks)}")
+    if not found.left:
+        raise typer.Exit(int(Exit.FAILED))
+
+
 def _facts(path: Path | None, host: str | None = None) -> HostFacts:
     if path is None:
         found = gpu_plan_facts.collect()

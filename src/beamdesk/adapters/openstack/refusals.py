@@ -82,18 +82,18 @@ class Refusals:
     unknown_cards: tuple[str, ...] = ()
 
     def words(self) -> str:
-        """Say it in one or two sentences, without the names of hosts."""
+        """Say of a desktop that no host took why, in one or two sentences and without the names of hosts."""
+        return " ".join(part for part in (self.counted(), self._rest() if self.total else "") if part)
+
+    def counted(self) -> str:
+        """Say how many hosts lack what; empty = none lacks anything."""
         if not self.total:
             return "The cloud has no hosts."
         parts = [f"{count} {lack.one if count == 1 else lack.many}" for lack, count in self.counts]
         if len(self.counts) == 1 and not self.left:
             lack, count = self.counts[0]
-            said = f"The only host {lack.one}." if count == 1 else f"All {count} hosts {lack.many}."
-        elif parts:
-            said = f"Of {self.total} hosts {_joined(parts)}."
-        else:
-            said = ""
-        return " ".join(part for part in (said, self._rest()) if part)
+            return f"The only host {lack.one}." if count == 1 else f"All {count} hosts {lack.many}."
+        return f"Of {self.total} hosts {_joined(parts)}." if parts else ""
 
     def _rest(self) -> str:
         if not self.left:
