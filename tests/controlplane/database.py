@@ -21,6 +21,12 @@ def install(layout: Layout, processes: Processes) -> None:
 
 def start(layout: Layout, processes: Processes) -> None:
     """Start the server and return when it answers."""
+    spawn(layout, processes)
+    wait(layout)
+
+
+def spawn(layout: Layout, processes: Processes) -> None:
+    """Start the server."""
     processes.spawn("mysql", [
         shutil.which("mariadbd") or "/usr/sbin/mariadbd", "--no-defaults", f"--datadir={layout.database}", f"--socket={layout.socket}",
         f"--pid-file={layout.root}/mysql.pid", f"--tmpdir={layout.root}", "--skip-networking", "--skip-log-bin", "--max-connections=2000",
@@ -28,6 +34,10 @@ def start(layout: Layout, processes: Processes) -> None:
         "--innodb-buffer-pool-size=256M", "--performance-schema=OFF", "--character-set-server=utf8mb3",
         "--collation-server=utf8mb3_general_ci", *_as_root(),
     ])  # fmt: skip
+
+
+def wait(layout: Layout) -> None:
+    """Return when it answers."""
     wait_for(lambda: _answers(layout), "MariaDB (log/mysql.log)")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -83,11 +83,23 @@ class ControlPlane:
 
     def start(self, *names: str) -> None:
         """Start services; return when APIs and the broker listen and computes report."""
+        self.spawn(*names)
+        self.wait(*names)
+
+    def spawn(self, *names: str) -> None:
+        """Start services and return at once. Call from the main thread."""
         for name in names:
             if name == "rabbit":
                 broker.start(self.layout, self._parts()[0])
+            elif name == "mysql":
+                database.spawn(self.layout, self._parts()[0])
             else:
                 self._parts()[1].start(name)
+
+    def wait(self, *names: str) -> None:
+        """Return when what was started can be used."""
+        if "mysql" in names:
+            database.wait(self.layout)
         for name in names:
             if name in APIS or name == "rabbit":
                 port = self.layout.ports[_PORT_OF.get(name, name)]
@@ -118,6 +130,22 @@ class ControlPlane:
             yield
         finally:
             flag.unlink()
+
+    @contextmanager
+    def policy(self, service: str, rules: Mapping[str, str]) -> Iterator[None]:
+        """Have another policy in a service (``nova``, ``placement``) for a while; it reads the file anew with the next request."""
+        file = self.layout.etc / service / "policy.yaml"
+        file.write_text(json.dumps(dict(rules)))
+        try:
+            yield
+        finally:
+            file.write_text("{}")
+
+    def unseen(self, *hosts: str) -> None:
+        """Have Nova believe that hosts which do not run have not reported for long, without waiting for it."""
+        names = ", ".join(f"'{host}'" for host in hosts)
+        long_ago = "utc_timestamp() - interval 1 hour"
+        database.query(self.layout, f"update nova_cell1.services set last_seen_up = {long_ago} where host in ({names})")
 
     def configure(self) -> None:
         """Write what the services read when they start, from `options`."""

@@ -14,7 +14,7 @@ import struct
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -36,6 +36,7 @@ SERVICES = {
 _PATHS = {"compute": "/v2.1", "network": "/v2.0", "image": "/v2", "block-storage": "/v3"}
 _HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length"})
 FOREVER = 10**9
+_LONGEST_HOLD_S = 120
 
 
 class Kind(Enum):
@@ -45,11 +46,15 @@ class Kind(Enum):
     REFUSE = auto()  # the connection is reset before anything is carried out
     ANSWER = auto()  # an error status instead of carrying it out
     DELAY = auto()  # it is carried out, its answer is late
+    HOLD = auto()  # it is carried out once the test lets it go
 
 
 @dataclass
 class Fault:
-    """Spoils the next ``times`` requests that match. ``left`` counts down; zero = done."""
+    """Spoils the next ``times`` requests that match. ``times`` counts down; zero = done.
+
+    ``held``: a request arrived that waits for ``go``.
+    """
 
     kind: Kind
     service: str = ""
@@ -58,6 +63,8 @@ class Fault:
     times: int = FOREVER
     status: int = 503
     seconds: float = 0
+    held: threading.Event = field(default_factory=threading.Event)
+    go: threading.Event = field(default_factory=threading.Event)
 
     def takes(self, service: str, method: str, path: str) -> bool:
         """Tell whether this request is to be spoiled."""
@@ -130,9 +137,15 @@ class FaultProxy:
         """Carry out, and answer late."""
         return self._add(Fault(Kind.DELAY, service, method, path, times, seconds=seconds))
 
+    def hold(self, service: str, method: str, path: str) -> Fault:
+        """Keep the next such request from the service until ``fault.go`` is set: something else may happen in between."""
+        return self._add(Fault(Kind.HOLD, service, method, path, 1))
+
     def heal(self) -> None:
         """Spoil nothing any more."""
         with self._lock:
+            for fault in self._faults:
+                fault.go.set()
             self._faults.clear()
 
     def expire_tokens(self) -> int:
@@ -209,6 +222,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and fault.kind is Kind.ANSWER:
             content = json.dumps({"error": {"code": fault.status, "message": "The fault proxy says so."}}).encode()
             return self._answer(fault.status, {"Content-Type": "application/json"}, content)
+        if fault and fault.kind is Kind.HOLD:
+            fault.held.set()
+            fault.go.wait(_LONGEST_HOLD_S)
         try:
             status, headers, content = self._forward(body, listener.proxy.upstream(listener.service))
         except (OSError, http.client.HTTPException):

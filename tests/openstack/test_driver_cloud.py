@@ -17,6 +17,7 @@ from beamdesk.adapters.openstack.names import NONCE_KEY, Names, split_server_id
 from beamdesk.adapters.openstack.ports import PortTaken
 from beamdesk.domain.errors import CloudError, CloudRefused, NotSupported
 from beamdesk.domain.ids import ServerId
+from beamdesk.domain.server import Remedy
 from beamdesk.ports.cloud import ServerOperations, ServerSpec, ServerStatus
 from contract.cloud_cases import reach, vanish
 from contract.cloud_openstack import GATEWAY, OpenStackCase, open_case
@@ -253,7 +254,8 @@ async def test_with_an_administrators_rights_the_missing_resource_is_told(
     cloud = case.cloud(deployment, flavors={"small": "desk-too-big"}, places=(Place("main", ADMIN, NETWORK),))
     await cloud.create_server(spec)
     server = await reach(case, cloud, spec, ServerStatus.ERROR)
-    assert "4000000 MiB of memory free." in server.fault
+    assert "All 5 hosts have fewer than 1000 vCPUs free. None is large enough, even when it is empty. (Nova:" in server.fault
+    assert (server.launched, server.remedy) == (False, Remedy.PERSON)
     await clean(case, cloud)
 
 

@@ -3,65 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from beamdesk.domain.desktop import Desired, Desktop, Phase, Reason
-from controlplane.content import IMAGE
+from controlplane.clouds import BEAMDESK
 from controlplane.plane import ControlPlane
-from controlplane.proxy import FaultProxy
-from controlplane.world import World, open_world, patience
+from controlplane.proxy import Fault, FaultProxy
+from controlplane.world import World, patience
 
-pytestmark = [pytest.mark.openstack, pytest.mark.anyio]
+A_MINUTE_S = 60
 
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def proxy(openstack: ControlPlane) -> Iterator[FaultProxy]:
-    with FaultProxy(openstack) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def world(openstack: ControlPlane, proxy: FaultProxy, tmp_path: Path, anyio_backend: object) -> AsyncIterator[World]:
-    async with open_world(openstack, proxy.write_clouds(tmp_path / "clouds.yaml"), tmp_path) as world:
-        yield world
-
-
-@pytest.fixture(scope="module", autouse=True)
-def foreign(openstack: ControlPlane) -> Iterator[None]:
-    """A stranger's server in the same project, which looks as much like ours as a stranger's can; it stays as it is."""
-    with openstack.connect("stranger") as cloud:
-        network = cloud.network.create_network(name="foreign")
-        cloud.network.create_subnet(network_id=network.id, ip_version=4, cidr="10.63.0.0/16", is_dhcp_enabled=False)
-        server = cloud.compute.create_server(
-            name="beamdesk-foreign",
-            flavor_id=cloud.compute.find_flavor("desk-small").id,
-            image_id=cloud.image.find_image(IMAGE).id,
-            networks=[{"uuid": network.id}],
-            metadata={"beamdesk_deployment": "another", "beamdesk_desktop": "foreign"},
-        )
-        cloud.compute.wait_for_server(server, interval=0.3, wait=120)
-        before = looks(cloud, server.id)
-        yield
-        assert looks(cloud, server.id) == before, "a foreign server was touched"
-        cloud.compute.delete_server(server)
-        cloud.compute.wait_for_delete(server, interval=0.3, wait=120)
-        cloud.network.delete_network(network)
-
-
-def looks(cloud: Any, server_id: str) -> tuple[object, ...]:
-    server = cloud.compute.get_server(server_id)
-    ports = sorted((port.id, port.status, port.device_id) for port in cloud.network.ports(device_id=server_id))
-    return server.status, server.updated_at, server.metadata, ports, len(list(cloud.compute.server_actions(server_id)))
+pytestmark = [pytest.mark.openstack, pytest.mark.anyio, pytest.mark.usefixtures("foreign")]
 
 
 async def test_desktops_come_up_and_go(world: World) -> None:
@@ -107,29 +64,13 @@ async def test_lost_answers_to_stop_start_and_delete_do_no_harm(world: World, pr
     assert [fault.times for fault in faults] == [0] * len(faults)
 
 
-async def test_an_api_that_is_down_is_named_and_waited_for(world: World, openstack: ControlPlane) -> None:
-    world.start()
-    (healthy,) = await world.add()
-    await world.ready(healthy)
-    with openstack.stopped("nova-api"):
-        since = time.time()
-        (new,) = await world.add()
-        await world.told(new, Reason.CLOUD_UNAVAILABLE, since)
-        row = await world.get(new)
-        assert row is not None
-        assert "Nova" in row.detail
-    await world.ready(healthy, new)
-    await world.one_of_each(healthy, new)
-    await world.nothing_left()
-
-
 @pytest.mark.parametrize(("service", "status"), [("compute", 500), ("network", 503), ("block-storage", 500), ("identity", 503)])
 async def test_an_api_that_only_answers_errors_is_waited_for(world: World, proxy: FaultProxy, service: str, status: int) -> None:
     proxy.answer(status, service)
     world.start()
     since = time.time()
     (desktop,) = await world.add()
-    await world.told(desktop, Reason.CLOUD_UNAVAILABLE, since)
+    await world.told(desktop, since, Reason.CLOUD_UNAVAILABLE)
     proxy.heal()
     await world.ready(desktop)
     await world.one_of_each(desktop)
@@ -154,60 +95,62 @@ async def test_answers_that_come_too_late_make_no_second_server(world: World, pr
     world.start()
     since = time.time()
     desktops = await world.add()
-    await world.told(desktops[0], Reason.CLOUD_UNAVAILABLE, since)
+    await world.told(desktops[0], since, Reason.CLOUD_UNAVAILABLE)
     assert late.times == 0
     await world.ready(*desktops)
     await world.one_of_each(*desktops)
     await world.nothing_left()
 
 
-async def test_a_slow_cloud_works_slowly(world: World, proxy: FaultProxy) -> None:
+async def test_an_api_that_is_down_for_a_minute_is_named_and_everything_goes_on_after_it(world: World) -> None:
+    world.start()
+    healthy, leaving, going = await world.add(3)
+    await world.ready(healthy, leaving, going)
+    async with world.without("nova-api"):
+        since = time.time()
+        (new,) = await world.add()
+        await world.want(leaving, Desired.STOPPED)
+        await world.want(going, Desired.DELETED)
+        for one in (new, leaving, going):
+            await world.told(one, since, Reason.CLOUD_UNAVAILABLE)
+            assert "Nova" in (await world.now(one)).detail
+        async for waited in patience(1):
+            assert (await world.now(healthy)).phase is Phase.READY, "a healthy desktop does not suffer"
+            if waited > A_MINUTE_S:
+                break
+    back = time.time()
+    await world.ready(healthy, new)
+    await world.reach(leaving, Phase.STOPPED)
+    await world.told(new, back, "")
+    await world.nothing_left()
+
+
+async def test_a_slow_cloud_works_slowly_and_says_so(world: World, proxy: FaultProxy) -> None:
     proxy.delay(0.7)
     world.start()
     desktops = await world.add(2)
     await world.ready(*desktops)
+    proxy.delay(world.config.timeout_s - 0.5, "compute", "GET")
+    since = time.time()
+    await world.want(desktops[0], Desired.STOPPED)
+    await world.told(desktops[0], since, Reason.CLOUD_BUSY)
     proxy.heal()
+    await world.reach(desktops[0], Phase.STOPPED)
+    assert (await world.now(desktops[1])).phase is Phase.READY
     await world.nothing_left()
 
 
-async def test_a_restarted_broker_loses_no_desktop(world: World, openstack: ControlPlane) -> None:
+async def test_an_api_that_takes_requests_and_never_answers_is_told_too(world: World, proxy: FaultProxy) -> None:
+    for service in ("compute", "network"):
+        proxy.delay(60, service)
     world.start()
-    (before,) = await world.add()
-    await world.ready(before)
-    with openstack.stopped("rabbit"):
-        (during,) = await world.add()
-        await asyncio.sleep(0)
-        await world.reach(during, lambda row: row.phase is not Phase.QUEUED or row.reason != "")
-    await world.reach(during, settled)
-    row = await world.get(during)
-    assert row is not None
-    if row.phase is Phase.FAILED:  # Nova gave it up: its cause is told, and starting again works
-        assert row.detail
-        await world.want(during, Desired.RUNNING)
-    await world.ready(before, during)
-    await world.one_of_each(before, during)
-    await world.nothing_left()
-
-
-def settled(row: Desktop) -> bool:
-    return row.phase in (Phase.READY, Phase.FAILED)
-
-
-async def test_a_host_that_is_gone_takes_only_its_desktops(world: World, openstack: ControlPlane) -> None:
-    """Nova says ACTIVE of a server whose host is gone; the guest's silence is the truth."""
-    world.start()
-    (desktop,) = await world.add(flavor="gpu")  # the A100 are on one host
-    await world.ready(desktop)
-    process = openstack.process_of("host-001")
-    with openstack.stopped(process):
-        since = time.time()
-        world.guests.silent.add(desktop)
-        await world.told(desktop, Reason.GUEST_SILENT, since)
-    world.guests.silent.clear()
-    await world.reach(desktop, settled)
-    await world.want(desktop, Desired.RUNNING)
-    await world.ready(desktop)
-    await world.one_of_each(desktop)
+    since = time.time()
+    desktops = await world.add(20)
+    for one in desktops:
+        await world.told(one, since, Reason.CLOUD_BUSY, Reason.CLOUD_UNAVAILABLE)
+    proxy.heal()
+    await world.ready(*desktops)
+    await world.one_of_each(*desktops)
     await world.nothing_left()
 
 
@@ -217,7 +160,7 @@ async def test_a_server_deleted_behind_our_back_is_told_and_made_again(world: Wo
     (row,) = await world.ready(desktop)
     since = time.time()
     await asyncio.to_thread(world.admin.compute.delete_server, nova_id(row))
-    await world.told(desktop, Reason.SERVER_LOST, since)
+    await world.told(desktop, since, Reason.SERVER_LOST)
     again = await world.reach(desktop, lambda now: now.phase is Phase.READY and now.server_id != row.server_id)
     assert again.server_id != row.server_id
     await world.one_of_each(desktop)
@@ -230,55 +173,118 @@ async def test_a_server_stopped_behind_our_back_is_told_and_started(world: World
     (row,) = await world.ready(desktop)
     since = time.time()
     await asyncio.to_thread(world.admin.compute.stop_server, nova_id(row))
-    await world.told(desktop, Reason.SERVER_ERROR, since)
+    await world.told(desktop, since, Reason.SERVER_ERROR)
     again = await world.reach(desktop, Phase.READY)
     assert again.server_id == row.server_id
     await world.nothing_left()
 
 
-async def test_a_build_that_fails_ends_with_its_cause(world: World, openstack: ControlPlane) -> None:
+async def test_an_image_that_nobody_knows_is_refused_in_words(world: World) -> None:
     world.start()
-    with openstack.fault("fail-builds"):
+    since = time.time()
+    (desktop,) = await world.add(image="12345678-1234-4234-8234-123456789abc")
+    await world.told(desktop, since, Reason.CLOUD_REFUSED)
+    assert "image" in (await world.now(desktop)).detail
+    await world.nothing_left()
+
+
+@contextmanager
+def before_the_server_is_made(proxy: FaultProxy) -> Iterator[Fault]:
+    """Have something happen between the last look and Nova's taking of the order."""
+    fault = proxy.hold("compute", "POST", r"/servers$")
+    try:
+        yield fault
+    finally:
+        fault.go.set()
+
+
+async def held(fault: Fault) -> None:
+    assert await asyncio.to_thread(fault.held.wait, 30), "no order for a server came"
+
+
+async def test_an_image_deleted_in_the_last_moment_is_refused_in_words(
+    world: World, proxy: FaultProxy, openstack: ControlPlane
+) -> None:
+    with openstack.connect(BEAMDESK) as own, before_the_server_is_made(proxy) as order:
+        image = own.image.create_image(
+            name="short-lived", data=io.BytesIO(bytes(1 << 20)), disk_format="raw", container_format="bare", wait=True
+        )
+        world.start()
+        (desktop,) = await world.add(image=image.id)
+        await held(order)
+        await asyncio.to_thread(own.image.delete_image, image.id)
+        since = time.time()
+        order.go.set()
+        await world.told(desktop, since, Reason.CLOUD_REFUSED)
+    row = await world.now(desktop)
+    assert (row.phase, "image is gone" in row.detail) == (Phase.FAILED, True)
+    await world.nothing_left()
+
+
+@pytest.mark.parametrize("what", ["port", "volume"])
+async def test_a_port_or_home_deleted_in_the_last_moment_is_made_again(world: World, proxy: FaultProxy, what: str) -> None:
+    with before_the_server_is_made(proxy) as order:
+        world.start()
         (desktop,) = await world.add()
-        row = await world.reach(desktop, settled)
-    assert (row.phase, row.reason) == (Phase.FAILED, Reason.SERVER_ERROR)
-    assert row.detail
-    await world.want(desktop, Desired.RUNNING)
+        await held(order)
+        left = await asyncio.to_thread(world.left)
+        if what == "port":
+            await asyncio.to_thread(world.admin.network.delete_port, left.ports[str(desktop)][0])
+        else:
+            await asyncio.to_thread(world.admin.block_storage.delete_volume, left.volumes[str(desktop)][0], force=True)
     await world.ready(desktop)
     await world.one_of_each(desktop)
     await world.nothing_left()
 
 
-async def test_a_size_that_no_host_has_is_refused_in_words(world: World) -> None:
-    world.start()
-    since = time.time()
-    (desktop,) = await world.add(flavor="too-big")
-    await world.told(desktop, Reason.SERVER_ERROR, since)
-    row = await world.get(desktop)
-    assert row is not None
-    assert row.phase is Phase.FAILED
-    assert "host" in row.detail
-    await world.nothing_left()
-
-
-async def test_an_image_that_is_gone_is_refused_in_words(world: World) -> None:
-    world.start()
-    since = time.time()
-    (desktop,) = await world.add(image="12345678-1234-4234-8234-123456789abc")
-    await world.told(desktop, Reason.CLOUD_REFUSED, since)
-    row = await world.get(desktop)
-    assert row is not None
-    assert "image" in row.detail
-    await world.nothing_left()
-
-
-async def test_a_port_deleted_behind_our_back_leaves_nothing(world: World) -> None:
-    """The server has no address any more; the agent falls silent, and the desktop gets a new port with its new start."""
+async def test_a_port_deleted_behind_our_back_is_told_and_the_server_gets_a_new_one(world: World) -> None:
+    """A server without a port cannot be heard of any more, which is all that anybody notices."""
     world.start()
     (desktop,) = await world.add()
+    (row,) = await world.ready(desktop)
+    (port,) = (await asyncio.to_thread(world.left)).ports[str(desktop)]
+    since = time.time()
+    await asyncio.to_thread(world.admin.network.delete_port, port)
+    world.guests.silent.add(desktop)
+    await world.told(desktop, since, Reason.GUEST_SILENT)
+    async for _ in patience():
+        ports = (await asyncio.to_thread(world.left)).ports.get(str(desktop), [])
+        if ports and ports != [port]:
+            break
+    world.guests.silent.clear()
+    again = await world.reach(desktop, Phase.READY)
+    assert again.server_id == row.server_id
+    await world.one_of_each(desktop)
+    await world.nothing_left()
+
+
+@pytest.mark.parametrize(
+    ("status", "phase", "reason"), [("in-use", Phase.QUEUED, Reason.CLOUD_BUSY), ("error", Phase.FAILED, Reason.CLOUD_REFUSED)]
+)
+async def test_a_home_that_is_in_use_or_broken_is_told_and_used_when_it_is_well(
+    world: World, status: str, phase: Phase, reason: Reason
+) -> None:
+    world.start()
+    (desktop,) = await world.add()
+    (row,) = await world.ready(desktop)
+    (volume,) = (await asyncio.to_thread(world.left)).volumes[str(desktop)]
+    await world.want(desktop, Desired.STOPPED)
+    await world.reach(desktop, Phase.STOPPED)
+    await asyncio.to_thread(world.admin.compute.delete_server, nova_id(row))
+    async for _ in patience():
+        if not (await asyncio.to_thread(world.left)).servers:
+            break
+    await asyncio.to_thread(world.admin.block_storage.reset_volume_status, volume, status=status)
+    since = time.time()
+    await world.want(desktop, Desired.RUNNING)
+    await world.told(desktop, since, reason)
+    row = await world.now(desktop)
+    assert (row.phase, "volume" in row.detail) == (phase, True)
+    await asyncio.to_thread(world.admin.block_storage.reset_volume_status, volume, status="available")
+    if phase is Phase.FAILED:
+        await world.want(desktop, Desired.RUNNING)
     await world.ready(desktop)
-    ports = (await asyncio.to_thread(world.left)).ports[str(desktop)]
-    await asyncio.to_thread(world.admin.network.delete_port, ports[0])
+    assert (await asyncio.to_thread(world.left)).volumes[str(desktop)] == [volume], "the home with the person's work"
     await world.nothing_left()
 
 
@@ -300,8 +306,6 @@ async def test_a_quota_reached_half_way_makes_the_rest_wait(world: World, openst
         async for _ in patience():
             if not [one for one in ready if await world.get(one.id)]:
                 break
-        for row in waiting:  # Nova may have accepted it and given it up later: then its owner starts it again
-            await world.want(row.id, Desired.RUNNING)
         await world.ready(*(row.id for row in waiting))
     await world.nothing_left()
 

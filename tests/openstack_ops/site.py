@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -117,3 +118,24 @@ def offers(plane: ControlPlane) -> Iterator[Any]:
         image(admin, "ops-imaging-1", IMAGE),
     ):
         yield admin
+
+
+@contextmanager
+def cards_taken(admin: Any, number: int) -> Iterator[None]:
+    """Have A100 in use, as Placement sees it."""
+    cards = admin.placement.get("/resource_providers?required=CUSTOM_GPU_MODEL_A100", microversion="1.29").json()[
+        "resource_providers"
+    ]
+    consumers = [str(uuid.uuid4()) for _ in range(number)]
+    project = admin.current_project_id
+    for consumer, card in zip(consumers, cards, strict=False):
+        body = {
+            "allocations": {card["uuid"]: {"resources": {"CUSTOM_GPU": 1}}},
+            "consumer_generation": None, "project_id": project, "user_id": admin.current_user_id,
+        }  # fmt: skip
+        assert admin.placement.put(f"/allocations/{consumer}", json=body, microversion="1.29").status_code == 204
+    try:
+        yield
+    finally:
+        for consumer in consumers:
+            admin.placement.delete(f"/allocations/{consumer}", microversion="1.29")
