@@ -92,6 +92,8 @@ class FaultProxy:
         self._tokens: set[str] = set()
         self._servers = {service: _Listener(self, service) for service in SERVICES}
         self.requests: list[Request] = []
+        self.clocks: dict[str, float | None] = {}
+        """Service -> by how many seconds its answers' Date is ahead; None = they have none."""
 
     def __enter__(self) -> Self:
         for server in self._servers.values():
@@ -221,7 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._hang_up()
         if fault and fault.kind is Kind.ANSWER:
             content = json.dumps({"error": {"code": fault.status, "message": "The fault proxy says so."}}).encode()
-            return self._answer(fault.status, {"Content-Type": "application/json"}, content)
+            return self._answer(fault.status, {"Content-Type": "application/json"}, content, listener)
         if fault and fault.kind is Kind.HOLD:
             fault.held.set()
             fault.go.wait(_LONGEST_HOLD_S)
@@ -233,7 +235,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._hang_up()
         if fault and fault.kind is Kind.DELAY:
             time.sleep(fault.seconds)
-        return self._answer(status, headers, content)
+        return self._answer(status, headers, content, listener)
 
     def _forward(self, body: bytes, port: int) -> tuple[int, Mapping[str, str], bytes]:
         upstream = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
@@ -246,12 +248,14 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             upstream.close()
 
-    def _answer(self, status: int, headers: Mapping[str, str], content: bytes) -> int:
+    def _answer(self, status: int, headers: Mapping[str, str], content: bytes, listener: _Listener) -> int:
         self.send_response_only(status)
         for key, value in headers.items():
-            self.send_header(key, value)
-        if "Date" not in headers:  # which the web server in front of the APIs adds elsewhere
-            self.send_header("Date", self.date_time_string())
+            if key.lower() != "date":
+                self.send_header(key, value)
+        ahead = listener.proxy.clocks.get(listener.service, 0.0)
+        if ahead is not None:  # the web server in front of the APIs adds it elsewhere
+            self.send_header("Date", self.date_time_string(time.time() + ahead))
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command != "HEAD":

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from beamdesk.adapters.openstack.driver import OpenStackCloud
 from beamdesk.domain.desktop import Desired, Desktop, Phase, Reason
 from controlplane.clouds import BEAMDESK
 from controlplane.plane import ControlPlane
@@ -349,6 +350,25 @@ async def test_two_reconcilers_make_one_of_each(world: World, proxy: FaultProxy)
     world.start(reconcilers=2)
     desktops = await world.add(6)
     await world.ready(*desktops)
+    await world.one_of_each(*desktops)
+    await world.nothing_left()
+
+
+@pytest.mark.parametrize("ahead", [None, 900.0, -900.0], ids=["no clock", "ahead", "behind"])
+async def test_clocks_that_differ_make_no_second_port_and_strand_none(world: World, proxy: FaultProxy, ahead: float | None) -> None:
+    proxy.clocks = dict.fromkeys(("compute", "network", "block-storage"), ahead)
+    cloud = OpenStackCloud(world.config, world.deployment)
+    place, (stranded,) = cloud.places["main"], await world.add()
+    await place.ports.take(stranded, await place.lookups.network(), None)  # and its maker dies
+    await cloud.close()
+    slow = proxy.delay(2, "compute", "POST", r"/servers$")  # long enough for rivals to meet the port of who makes the server
+    world.start(reconcilers=2)
+    since = time.time()
+    desktops = [stranded, *await world.add(3)]
+    await world.told(stranded, since, Reason.CLOUD_BUSY)
+    await world.ready(*desktops)
+    slow.times = 0
+    assert proxy.count("compute", "POST", r"/servers$") == len(desktops), "nobody lost a port under their hands"
     await world.one_of_each(*desktops)
     await world.nothing_left()
 

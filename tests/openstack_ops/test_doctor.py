@@ -15,6 +15,7 @@ from beamdesk.adapters.openstack.config import Boot, Firewall, OpenStackConfig
 from beamdesk.adapters.openstack.doctor import Finding, Verdict
 from beamdesk.adapters.openstack.doctor_run import examine_config
 from controlplane.plane import ControlPlane
+from controlplane.proxy import FaultProxy
 from openstack_ops.site import IMAGE, TITLES, SetClock, config, finding, flavor, image, network, offers
 
 pytestmark = pytest.mark.openstack
@@ -115,6 +116,16 @@ def test_clocks_that_differ(site: OpenStackConfig) -> None:
     assert finding(site, "clock.difference").verdict is Verdict.OK
     assert finding(site, "clock.difference", off_s=-20).verdict is Verdict.WARNING
     broken(finding(site, "clock.difference", off_s=300), "clock.difference", "behind")
+
+
+def test_services_whose_clocks_differ_or_are_not_told(openstack: ControlPlane, tmp_path: Path) -> None:
+    with FaultProxy(openstack) as proxy:
+        seen = config(proxy.write_clouds(tmp_path / "clouds.yaml"))
+        proxy.clocks = {"compute": 900.0, "network": None}
+        found = finding(seen, "clock.difference")
+    broken(found, "clock.difference", "ahead")
+    assert any(fact.startswith(("Nova is 900 s ahead", "Nova is 899 s ahead")) for fact in found.facts)
+    assert "Neutron does not tell its time" in found.facts
 
 
 def test_a_service_that_does_not_answer(entry: Any) -> None:

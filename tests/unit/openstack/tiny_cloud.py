@@ -114,7 +114,7 @@ def tiny_cloud() -> Iterator[TinyCloud]:
             answer = cloud.answer(self.command, path, sent)
             if answer.after:
                 time.sleep(answer.after)
-            data = (answer.raw if answer.raw is not None else json.dumps(answer.body)).encode()
+            data = (answer.raw if answer.raw is not None else json.dumps(answer.body)).encode() if answer.status != 204 else b""
             self.send_response(answer.status)
             self.send_header("Content-Type", "text/html" if answer.raw is not None else "application/json")
             self.send_header("Content-Length", str(len(data)))

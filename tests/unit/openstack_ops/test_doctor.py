@@ -11,7 +11,7 @@ import pytest
 
 from beamdesk.adapters.openstack.config import Firewall, GuestApi, OpenStackConfig, Place
 from beamdesk.adapters.openstack.doctor import Check, Finding, Outcome, Verdict, examine, ok, wrong
-from beamdesk.adapters.openstack.doctor_access import rights, services
+from beamdesk.adapters.openstack.doctor_access import clock, rights, services
 from beamdesk.adapters.openstack.doctor_compute import nova_services, quota, wanted
 from beamdesk.adapters.openstack.doctor_host import CHECKS as HOST_CHECKS
 from beamdesk.adapters.openstack.doctor_network import user_data
@@ -33,6 +33,7 @@ class Answers:
         self.place = Place("main", "beamdesk", "desktops")
         self.config = OpenStackConfig((self.place,), GuestApi("https://guest.example"), firewall=Firewall(("10.0.0.1/32",)))
         self._answers = answers
+        self.ahead: dict[Service, float | None] = {}
         self._access = Access("beamdesk", "desktops", "p1", roles, "password", services, 0.0)
 
     async def get(
@@ -59,6 +60,9 @@ class Answers:
 
     async def microversions(self) -> str:
         return "2.79"
+
+    async def clocks(self) -> Mapping[Service, float | None]:
+        return self.ahead
 
 
 def limits(**absolute: int) -> dict[str, Any]:
@@ -197,3 +201,19 @@ def test_the_reference_says_what_stops_a_start() -> None:
     page = (Path(__file__).parents[3] / "docs/reference/doctor.md").read_text(encoding="utf-8")
     stops = re.findall(r"^\| `([a-z]+\.[a-z-]+)` \| yes \|", page, re.MULTILINE)
     assert stops == ["settings.openstack", *(check.id for check in CLOUD_CHECKS if check.blocks)]
+
+
+@pytest.mark.parametrize(
+    ("ahead", "verdict", "fact"),
+    [
+        ({Service.COMPUTE: 0.4, Service.NETWORK: None}, Verdict.OK, "Neutron does not tell its time"),
+        ({Service.COMPUTE: 0.4, Service.NETWORK: 12.0}, Verdict.WARNING, "Neutron is 12 s ahead"),
+        ({Service.COMPUTE: -600.0, Service.NETWORK: 0.1}, Verdict.WRONG, "Nova is 600 s behind"),
+    ],
+)
+async def test_every_service_has_a_clock(ahead: dict[Service, float | None], verdict: Verdict, fact: str) -> None:
+    probe = Answers({})
+    probe.ahead = ahead
+    outcome = await clock(probe)
+    assert outcome.verdict is verdict
+    assert fact in outcome.facts

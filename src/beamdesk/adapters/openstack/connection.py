@@ -16,7 +16,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TypeVar, cast
@@ -68,15 +68,12 @@ class Reply:
     date: str = ""
 
     @property
-    def clock(self) -> datetime:
-        """The service's own time, to the second, because ages of its resources should not depend on our clock.
-
-        Ours where it does not tell: an API served without a proxy in front may not.
-        """
+    def clock(self) -> datetime | None:
+        """The service's own time, to the second; None where it does not tell, as an API without a web server in front may not."""
         try:
             return parsedate_to_datetime(self.date)
         except ValueError:
-            return datetime.now(UTC)
+            return None
 
 
 def open_region(place: Place, config: OpenStackConfig) -> CloudRegion:

@@ -67,15 +67,23 @@ async def versions(probe: Probe) -> Outcome:
 
 
 async def clock(probe: Probe) -> Outcome:
-    """Examine whether both clocks agree: tokens, leases and logs need it."""
-    difference = (await probe.access()).ahead_s
-    if difference is None:
-        return unknown("Compare `date -u` here and on a controller.", "Keystone does not tell its time")
-    fact = f"the cloud is {abs(difference):.0f} s {'ahead' if difference > 0 else 'behind'}"
-    remedy = "Let chrony or systemd-timesyncd keep the time on both machines (chronyc tracking)."
-    if abs(difference) >= _WRONG_S:
-        return wrong(remedy, fact)
-    return warning(remedy, fact) if abs(difference) >= _WARN_S else ok(fact)
+    """Examine whether all clocks agree: tokens, leases and logs need it. A token tells Keystone's, their answers the others'."""
+    told: dict[str, float | None] = {NAMES[Service.IDENTITY]: (await probe.access()).ahead_s}
+    told |= {NAMES[service]: ahead for service, ahead in (await probe.clocks()).items()}
+    facts = [_said(name, ahead) for name, ahead in told.items()]
+    known = [abs(ahead) for ahead in told.values() if ahead is not None]
+    if not known:
+        return unknown("Compare `date -u` here and on the controllers.", *facts)
+    remedy = "Let chrony or systemd-timesyncd keep the time on all of these machines (chronyc tracking)."
+    if max(known) >= _WRONG_S:
+        return wrong(remedy, *facts)
+    return warning(remedy, *facts) if max(known) >= _WARN_S else ok(*facts)
+
+
+def _said(name: str, ahead: float | None) -> str:
+    if ahead is None:
+        return f"{name} does not tell its time"
+    return f"{name} is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}"
 
 
 CHECKS: tuple[CloudCheck, ...] = (

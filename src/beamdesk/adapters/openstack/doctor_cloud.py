@@ -22,6 +22,8 @@ _REFUSED = frozenset({403, 404})
 PLACEMENT = "1.29"
 """Placement's microversion with nested providers in allocation candidates."""
 _PAGES = 100
+_CLOCKS = {Service.COMPUTE: "/flavors", Service.NETWORK: "/networks", Service.IMAGE: "/images", Service.VOLUME: "/types"}
+"""What each service is asked for the sake of its answer's date."""
 
 
 @dataclass(slots=True)
@@ -82,6 +84,17 @@ class CloudProbe:
             await self.connection.project_id()  # the driver's own way to sign in, with its words for what goes wrong
             self._access = await asyncio.to_thread(partial(_access, self.place, self.config, self.clock))
         return self._access
+
+    async def clocks(self) -> Mapping[Service, float | None]:
+        """See `Probe.clocks`."""
+        return {service: await self._ahead(service) for service in _CLOCKS if await self.connection.has(service)}
+
+    async def _ahead(self, service: Service) -> float | None:
+        before = self.clock.now()
+        query = {"limit": "1"}
+        reply = await self.connection.call(service, "GET", _CLOCKS[service], "tell its time", query=query, accept=_REFUSED)
+        middle = before + (self.clock.now() - before) / 2
+        return None if reply.clock is None else (reply.clock - middle).total_seconds()
 
     async def microversions(self) -> str:
         """See `Probe.microversions`."""

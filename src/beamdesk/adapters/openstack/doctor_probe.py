@@ -62,5 +62,11 @@ class Probe(Protocol):
     async def access(self) -> Access:
         """Sign in. Raises CloudError."""
 
+    async def clocks(self) -> Mapping[Service, float | None]:
+        """Return by how many seconds each service's clock is ahead of ours, by the Date of its answers; None = it tells none.
+
+        Raises CloudError.
+        """
+
     async def microversions(self) -> str:
         """Return the newest microversion of Nova that both know. Raises CloudError."""

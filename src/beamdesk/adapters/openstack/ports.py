@@ -1,24 +1,26 @@
 """Neutron's ports of one deployment in one place: the desktop's address, and the lock that keeps its servers at one.
 
 A port can serve one server, and Neutron gives a MAC address once in a network. So whoever makes the port with the desktop's own MAC
-address may make its server; everybody else finds the port and waits. A port that nobody took up (its maker died) is removed after
-``takeover_s`` by the next who wants it. A project's member may not delete the port of a server that still exists: whoever deletes
-the server *releases* the port by another name, and a released port holds nobody up. Where the cloud's policy does not let us choose
-the address (the network belongs to another project) the oldest of the ports made at the same time counts, after a moment in which
-all of them become visible.
+address may make its server; everybody else finds the port and waits. A port whose maker died is removed by whoever has seen it lie
+unused for ``takeover_s``: no clock is asked but that process's own steady one, because others' may differ by minutes.
+
+A project's member may not delete the port of a server that still exists: whoever deletes the server *releases* the port by another
+name, and a released port holds nobody up. Where the cloud's policy does not let us choose the address (the network belongs to
+another project) the oldest of the ports made at the same time counts, after a moment in which all of them become visible.
 """
 
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+import time
+from collections.abc import Callable
 
 import structlog
 
 from beamdesk.adapters.openstack.connection import Connection, Json, Query, Reply
 from beamdesk.adapters.openstack.errors import Service
 from beamdesk.adapters.openstack.names import Names
-from beamdesk.adapters.openstack.records import Port, mapping, sequence, when
+from beamdesk.adapters.openstack.records import Port, mapping, sequence
 from beamdesk.domain.errors import CloudError
 from beamdesk.domain.ids import DesktopId
 
@@ -28,6 +30,7 @@ _ABSENT = frozenset({404})
 _TAKEN = frozenset({403, 409})
 """What a project's member is told who deletes the port of a server, by newer and by older Neutrons."""
 _SETTLE_S = 0.3
+_MOST_IDLE = 10_000
 _MAC_TAKEN = "MacAddressInUse"
 
 
@@ -42,29 +45,28 @@ class PortTaken(CloudError):
 class Ports:
     """Ports that carry this deployment's description, and no others."""
 
-    def __init__(self, connection: Connection, names: Names, *, takeover_s: float) -> None:
+    def __init__(
+        self, connection: Connection, names: Names, *, takeover_s: float, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._connection = connection
         self._names = names
         self._takeover_s = takeover_s
+        self._monotonic = monotonic
+        self._idle: dict[DesktopId, tuple[str, float]] = {}
         self._may_choose_mac = True
 
     async def listed(self, desktop_id: DesktopId | None = None) -> tuple[Port, ...]:
         """List the ports of a desktop, or all."""
-        return (await self._listed(desktop_id))[0]
-
-    async def _listed(self, desktop_id: DesktopId | None) -> tuple[tuple[Port, ...], datetime]:
         query = {"description": self._names.description}
         if desktop_id is not None:
             names = [self._names.resource(desktop_id), self._names.released(desktop_id)]
             wanted: Query = {**query, "name": names}
             reply = await self._connection.call(Service.NETWORK, "GET", "/ports", "list the ports", query=wanted)
-            return tuple(Port.read(record) for record in sequence(reply.data, "ports")), reply.clock
+            return tuple(Port.read(record) for record in sequence(reply.data, "ports"))
         found: list[Port] = []
-        now = datetime.now(UTC)
         async for page in self._connection.pages(Service.NETWORK, "/ports", "ports", "list the ports", query):
             found += [Port.read(record) for record in sequence(page.data, "ports")]
-            now = page.clock
-        return tuple(found), now
+        return tuple(found)
 
     async def take(self, desktop_id: DesktopId, network: str, groups: frozenset[str] | None) -> Port:
         """Make the desktop's port. Who gets it back, and nobody else, may make the desktop's server.
@@ -72,16 +74,23 @@ class Ports:
         Raises:
             PortTaken: somebody else has it.
         """
-        ports, now = await self._listed(desktop_id)
-        for port in ports:
-            if port.device or not (port.name == self._names.released(desktop_id) or self._left_over(port, now)):
+        for port in await self.listed(desktop_id):
+            if port.device or not (port.name == self._names.released(desktop_id) or self._left_over(desktop_id, port)):
                 raise PortTaken(port)
             await self.delete(port)
+        self._idle.pop(desktop_id, None)
         made = await self._make(desktop_id, network, groups)
         return made if self._may_choose_mac else await self._settle(desktop_id, made)
 
-    def _left_over(self, port: Port, now: datetime) -> bool:
-        return bool(port.created_at) and (now - when(port.created_at)).total_seconds() >= self._takeover_s
+    def _left_over(self, desktop_id: DesktopId, port: Port) -> bool:
+        """Tell whether we have seen this port lie unused for so long that its maker must be dead."""
+        known, since = self._idle.get(desktop_id, ("", 0.0))
+        if known != port.id:
+            if len(self._idle) >= _MOST_IDLE:
+                self._idle.clear()
+            since = self._monotonic()
+            self._idle[desktop_id] = (port.id, since)
+        return self._monotonic() - since >= self._takeover_s
 
     async def _make(self, desktop_id: DesktopId, network: str, groups: frozenset[str] | None) -> Port:
         body: dict[str, object] = {
