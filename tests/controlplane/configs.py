@@ -166,8 +166,8 @@ def _cinder(layout: Layout, venv: Path) -> Sections:
             "quota_volumes": -1,
             "quota_gigabytes": -1,
         },
-        # Cinder's own driver that carries nothing out: volumes exist in Cinder, with all their rules, and hold no data.
-        "none": {"volume_driver": "cinder.tests.fake_driver.FakeLoggingVolumeDriver", "volume_backend_name": "none"},
+        # Nothing is carried out: volumes exist in Cinder, with all their rules, and hold no data.
+        "none": {"volume_driver": "farm.volumes.NoDataDriver", "volume_backend_name": "none"},
         "database": _database(layout, "cinder"),
         "keystone_authtoken": _tokens(layout),
         "service_user": {**_account(layout), "send_service_user_token": "true"},
@@ -236,7 +236,8 @@ def _nova(layout: Layout, options: Options) -> Sections:
         "cinder": {**_account(layout), "catalog_info": "block-storage:cinder:publicURL", "os_region_name": REGION},
         "compute": {"resource_provider_association_refresh": 0},
         "oslo_concurrency": {"lock_path": layout.root / "lock"},
-        "vnc": {"enabled": "false"},
+        # Addresses of consoles are given out; nobody listens there.
+        "vnc": {"enabled": "true", "novncproxy_base_url": "http://127.0.0.1:6080/vnc_lite.html"},
         "cache": {"enabled": "false"},
         **_rabbit(),
     }

@@ -15,7 +15,7 @@ from beamdesk.adapters.openstack.config import Boot, Firewall, Homes, Place
 from beamdesk.adapters.openstack.driver import OpenStackCloud
 from beamdesk.adapters.openstack.names import NONCE_KEY, Names, split_server_id
 from beamdesk.adapters.openstack.ports import PortTaken
-from beamdesk.domain.errors import CloudError, CloudRefused, NotSupported
+from beamdesk.domain.errors import CloudError, CloudRefused
 from beamdesk.domain.ids import ServerId
 from beamdesk.domain.server import Remedy
 from beamdesk.ports.cloud import ServerOperations, ServerSpec, ServerStatus
@@ -271,11 +271,36 @@ async def test_a_flavor_and_a_network_that_are_not_there_are_named(case: OpenSta
     await lost.close()
 
 
-async def test_a_root_volume_is_asked_for_and_its_failure_is_told(case: OpenStackCase, deployment: str, spec: ServerSpec) -> None:
+@pytest.mark.parametrize("homes", [False, True], ids=["root only", "root and home"])
+async def test_a_server_boots_from_a_volume_that_goes_with_it(
+    case: OpenStackCase, deployment: str, spec: ServerSpec, homes: bool
+) -> None:
+    cloud = case.cloud(deployment, boot=Boot.VOLUME, homes=Homes(homes, 1))
+    server = await cloud.create_server(spec)
+    await reach(case, cloud, spec, ServerStatus.ACTIVE)
+    with eyes(BEAMDESK) as sdk:
+        mine = [one for one in sdk.block_storage.volumes() if nova_id(server.id) in {at["server_id"] for at in one.attachments}]
+        roots = [one for one in mine if one.is_bootable]
+        assert [(one.size, one.volume_image_metadata["image_id"]) for one in roots] == [(spec.disk_gib, spec.image_ref)]
+        assert len(mine) == 1 + homes
+        await cloud.delete_server(server.id)
+        await vanish(case, cloud, spec)
+        for _ in range(100):
+            left = {one.id for one in sdk.block_storage.volumes()} & {one.id for one in mine}
+            if len(left) == homes:
+                break
+            await case.pause()
+    assert left == {one.id for one in mine if one not in roots}, "the root goes, the home stays"
+    await clean(case, cloud)
+
+
+async def test_a_root_volume_that_cannot_be_made_is_told(case: OpenStackCase, deployment: str, spec: ServerSpec) -> None:
     cloud = case.cloud(deployment, boot=Boot.VOLUME, homes=Homes(enabled=False))
-    await cloud.create_server(spec)  # this cloud's Cinder keeps no data: it cannot make a volume from an image
-    server = await reach(case, cloud, spec, ServerStatus.ERROR)
+    with shared().fault("fail-volumes"):
+        await cloud.create_server(spec)
+        server = await reach(case, cloud, spec, ServerStatus.ERROR)
     assert server.fault.startswith("The desktop's volume could not be attached")
+    assert (server.launched, server.remedy) == (False, Remedy.AGAIN)
     await clean(case, cloud)
 
 
@@ -332,10 +357,22 @@ async def test_a_resize_is_confirmed(case: OpenStackCase, deployment: str, spec:
     await clean(case, cloud)
 
 
-async def test_a_cloud_without_consoles_says_so(case: OpenStackCase, cloud: OpenStackCloud, spec: ServerSpec) -> None:
+async def test_the_console_has_an_address_with_a_token_and_a_stopped_server_has_none(
+    case: OpenStackCase, cloud: OpenStackCloud, spec: ServerSpec
+) -> None:
     server = await cloud.create_server(spec)
     await reach(case, cloud, spec, ServerStatus.ACTIVE)
-    with pytest.raises(NotSupported, match="noVNC"):
+    first, second = [await cloud.console_url(server.id) for _ in range(2)]
+    assert first.startswith("http://127.0.0.1:6080/vnc_lite.html?")
+    assert "token" in first
+    assert first != second, "each asks for a token of its own"
+    stranger = case.cloud(uuid.uuid4().hex)
+    with pytest.raises(CloudRefused, match="does not belong"):
+        await stranger.console_url(server.id)
+    await stranger.close()
+    await cloud.stop_server(server.id)
+    await reach(case, cloud, spec, ServerStatus.SHUTOFF)
+    with pytest.raises(CloudError):
         await cloud.console_url(server.id)
 
 
