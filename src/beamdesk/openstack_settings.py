@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from beamdesk.adapters.openstack.config import Boot, Firewall, GuestApi, Homes, OpenStackConfig, PciAlias, Place
+from beamdesk.adapters.openstack.config import Boot, Firewall, GuestApi, Homes, OpenStackConfig, PciAlias, Place, WhenStopped
 from beamdesk.domain.errors import ConfigurationError
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
@@ -66,6 +66,7 @@ class OpenStackSettings(_Section):
     beamline_networks: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     boot: Boot = Boot.IMAGE
     boot_volume_type: str = ""
+    when_stopped: WhenStopped = WhenStopped.SHELVE_CARDS
     home: HomeSettings = HomeSettings()
     config_drive: bool = True
     stream_port: int = Field(default=8082, ge=1, le=65535)
@@ -119,6 +120,7 @@ class OpenStackSettings(_Section):
             homes=Homes(self.home.kind == "volume", self.home.gib, self.home.volume_type),
             boot=self.boot,
             boot_volume_type=self.boot_volume_type,
+            when_stopped=self.when_stopped,
             config_drive=self.config_drive,
             stream_port=self.stream_port,
             timeout_s=self.call_timeout_s,

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from beamdesk.adapters.openstack.driver import OpenStackCloud
-from beamdesk.domain.desktop import Desired, Phase
+from beamdesk.domain.desktop import Desired, Phase, Reason
 from beamdesk.domain.ids import DesktopId
 from beamdesk.ports.cloud import ServerAccount, ServerSpec
 from beamdesk.reconcile.sweeper import Sweeper
 from controlplane.plane import ControlPlane
 from controlplane.world import RULES, World, open_world, patience
+from openstack_ops.site import cards_taken
 
 pytestmark = [pytest.mark.openstack, pytest.mark.anyio]
 
@@ -45,6 +46,26 @@ async def test_a_desktop_comes_up_stops_starts_with_a_new_nonce_and_goes_without
     (again,) = await world.ready(desktop)
     assert again.server_id == row.server_id
     await world.nothing_left()
+
+
+async def test_a_stopped_desktop_gives_its_card_to_others_and_gets_one_back_when_one_is_free(world: World) -> None:
+    world.start()
+    with cards_taken(world.admin, 3):  # one is left
+        (first,) = await world.add(flavor="gpu")
+        (row,) = await world.ready(first)
+        await world.want(first, Desired.STOPPED)
+        await world.reach(first, Phase.STOPPED)
+        (second,) = await world.add(flavor="gpu")
+        await world.ready(second)
+        await world.want(first, Desired.RUNNING)
+        waiting = await world.reach(first, lambda now: now.reason is Reason.WAITING_FOR_CAPACITY)
+        assert (waiting.phase, "room" in waiting.detail) == (Phase.QUEUED, True)
+        await world.want(second, Desired.DELETED)
+        again = await world.reach(first, Phase.READY)
+        assert again.server_id == row.server_id
+    await world.one_of_each(first)
+    await world.nothing_left()
+    assert not [one.name for one in world.admin.image.images() if str(first) in one.name], "what shelving kept is gone, too"
 
 
 async def test_the_sweeper_removes_what_a_dead_process_made_for_a_desktop_that_is_gone(world: World) -> None:

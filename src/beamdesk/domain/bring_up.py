@@ -108,7 +108,7 @@ def _create(s: Situation) -> Decision:
     if s.enrolled:
         return s.absent() or replace(s.stay(_NOW, absent_since=None), forget_guest=True)
     if not s.complete:
-        return s.stay(s.timings.apart)
+        return s.unsure()
     return replace(_accepted(s), step=Step.CREATE)
 
 
@@ -141,6 +141,8 @@ def _down(s: Situation, *, patience: timedelta) -> Decision | None:
 
 
 def _building(s: Situation) -> Decision:
+    if s.server is not None and s.server.status is ServerStatus.SHUTOFF and s.server.remedy is Remedy.WAIT:
+        return s.wait_for_room(s.server.fault) if s.in_phase > s.timings.apart else s.stay(s.timings.poll)
     if (down := _down(s, patience=s.timings.apart)) or s.server is None:
         return down or s.stay(s.timings.poll)
     if s.server.status is ServerStatus.ERROR:

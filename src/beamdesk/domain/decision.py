@@ -100,6 +100,7 @@ HOST_SILENT = (
     "The machine that it runs on does not answer, and its home is in use there. "
     "It goes on by itself when the machine is back or an operator has taken it out of service."
 )
+_PART = "A part of the cloud does not answer, so nobody can tell whether the desktop has a server there. Beamdesk looks again."
 _REPAIR_REASONS = frozenset(
     {
         Reason.GUEST_SILENT,
@@ -221,11 +222,15 @@ class Situation:
             return None
         return replace(self.stay(self.timings.waiting), step=Step.DELETE_SERVER, target=server.id)
 
+    def unsure(self) -> Decision:
+        """Look again, because a part of the cloud does not tell, and nothing can be concluded from what is missing."""
+        return self.stay(self.timings.apart, reason=Reason.CLOUD_UNAVAILABLE, detail=_PART)
+
     def absent(self) -> Decision | None:
         """Return None when the absence is proven (complete and seen twice apart), else the decision to look again."""
         since = self.desktop.absent_since
         if not self.complete:
-            return self.stay(self.timings.apart)
+            return self.unsure()
         if since is None:
             return self.stay(self.timings.apart, absent_since=self.now)
         left = self.timings.apart - (self.now - since)

@@ -40,7 +40,8 @@ class HostState(StrEnum):
 class Server:
     """A server as observed. ``address``: ``unix:PATH`` or ``tcp:HOST:PORT`` of its streaming server, once known.
 
-    ``launched`` false: its system never ran, so nothing is lost with it. ``fault``: why it is in ERROR, ``remedy`` what helps.
+    ``launched`` false: its system never ran, so nothing is lost with it. ``fault``: why it is in ERROR, ``remedy`` what helps;
+    of one that is off and has no host any more (WAIT): why it may not come back at once.
     ``tied``: the home hangs on its host, so that while nobody knows whether the host still writes, no other server may have it.
     """
 

@@ -143,3 +143,22 @@ def test_a_pass_that_waits_says_so_in_time_and_only_where_it_is_news() -> None:
     assert said(Phase.READY, 0, ALIVE, 5.1) is not None
     assert said(Phase.READY, 5, ALIVE, 5.1, Desired.STOPPED) == (Reason.CLOUD_BUSY, SLOW)
     assert said(Phase.FAILED, 60) is None
+
+
+def test_a_part_of_the_cloud_that_does_not_answer_is_told() -> None:
+    part = Observation((), complete=False)
+    for before, guest in ((desktop(Phase.QUEUED), None), (desktop(Phase.DELETING, desired=Desired.DELETED), None)):
+        decision = decide(before, Observed(part, guest), T0, TIMINGS, LeaseRules(), 1.0)
+        assert (decision.step, decision.desktop.reason) == (Step.NONE, Reason.CLOUD_UNAVAILABLE)
+        assert "part of the cloud" in decision.desktop.detail
+
+
+def test_a_server_without_a_host_that_finds_none_waits_for_room_and_is_started_again() -> None:
+    shelved = replace(RUNS, status=ServerStatus.SHUTOFF, remedy=Remedy.WAIT, fault="No host has room.")
+    building = desktop(Phase.BUILDING)
+    assert look(building, shelved, FRESH, at(0.5)).desktop.phase is Phase.BUILDING, "the list may be older than the order"
+    waiting = look(building, shelved, FRESH, at(1.5))
+    assert (waiting.desktop.phase, waiting.desktop.reason) == (Phase.QUEUED, Reason.WAITING_FOR_CAPACITY)
+    assert waiting.desktop.detail == "No host has room."
+    assert look(waiting.desktop, shelved, now=at(40)).step is Step.START
+    assert look(desktop(Phase.READY), shelved, ALIVE, at(4)).desktop.phase is Phase.REPAIRING, "somebody else shelved it"

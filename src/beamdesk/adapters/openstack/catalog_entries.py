@@ -249,6 +249,14 @@ def gpus_of(specs: Mapping[str, str]) -> int:
     return brought
 
 
+def brings_cards(specs: Mapping[str, str]) -> bool:
+    """Tell whether a flavor's servers get cards or parts of them; one that nobody can read is taken to."""
+    try:
+        return gpus_of(specs) > 0
+    except ValueError:
+        return True
+
+
 def aliases_of(specs: Mapping[str, str]) -> dict[str, int]:
     """Return the PCI aliases that a flavor asks for, with their numbers.
 

@@ -17,6 +17,14 @@ class Boot(StrEnum):
     CLONE = "clone"
 
 
+class WhenStopped(StrEnum):
+    """What happens to the server of a stopped desktop: stopped it keeps its share of the host, cards too, shelved not."""
+
+    STOP = "stop"
+    SHELVE = "shelve"
+    SHELVE_CARDS = "shelve-cards"
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A project in a region of a cloud, and the experiments (patterns of ids) whose desktops live there.
@@ -98,3 +106,4 @@ class OpenStackConfig:
     timeout_s: float = 10.0
     concurrency: int = 10
     pci_aliases: Mapping[str, PciAlias] = field(default_factory=dict)
+    when_stopped: WhenStopped = WhenStopped.SHELVE_CARDS

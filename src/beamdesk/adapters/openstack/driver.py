@@ -49,12 +49,12 @@ class OpenStackCloud:
     async def start_server(self, server_id: ServerId, spec: ServerSpec) -> None:
         """Start a stopped server; running already is success."""
         place, uuid = self._existing(server_id)
-        await place.start(uuid, spec)
+        await place.power.start(uuid, spec)
 
     async def stop_server(self, server_id: ServerId) -> None:
         """Stop the server; absent or stopped is success."""
         if at := self._at(server_id):
-            await at[0].stop(at[1])
+            await at[0].power.stop(at[1])
         else:
             await self._ask_any()
 

@@ -19,9 +19,10 @@ from beamdesk.adapters.openstack.errors import Service, explain_fault, remedy
 from beamdesk.adapters.openstack.firewall import Groups
 from beamdesk.adapters.openstack.homes import Volumes
 from beamdesk.adapters.openstack.lookups import Lookups
-from beamdesk.adapters.openstack.names import NONCE_KEY, Names, server_id
+from beamdesk.adapters.openstack.names import Names, server_id
 from beamdesk.adapters.openstack.operations import Operations
 from beamdesk.adapters.openstack.ports import Ports, PortTaken
+from beamdesk.adapters.openstack.power import Power
 from beamdesk.adapters.openstack.records import NovaServer, Port
 from beamdesk.adapters.openstack.servers import Servers
 from beamdesk.adapters.openstack.userdata import user_data
@@ -29,7 +30,7 @@ from beamdesk.adapters.openstack.watch import Watch
 from beamdesk.adapters.openstack.why import Why
 from beamdesk.domain.errors import CloudError, CloudRefused, CloudUnavailable
 from beamdesk.domain.ids import DesktopId
-from beamdesk.domain.server import Observation, Server, ServerStatus
+from beamdesk.domain.server import Observation, Remedy, Server, ServerStatus
 from beamdesk.ports.cloud import ServerSpec
 
 log = structlog.get_logger("beamdesk.openstack")
@@ -37,14 +38,7 @@ log = structlog.get_logger("beamdesk.openstack")
 MOST_CROSS_CHECKS = 5
 """Ports whose server a list did not show are asked for one by one, so many at most; more make the observation incomplete."""
 _VOLUME_TYPE_SINCE = (2, 67)
-_MARK_LOOKS, _MARK_EVERY_S = 30, 0.5
-_WAKE = {
-    "SHUTOFF": "os-start",
-    "SHELVED": "unshelve",
-    "SHELVED_OFFLOADED": "unshelve",
-    "PAUSED": "unpause",
-    "SUSPENDED": "resume",
-}
+_NO_HOST_FREE = "No host of the cloud has room now to bring the desktop's server back."
 
 
 class PlaceDriver:
@@ -65,9 +59,11 @@ class PlaceDriver:
         self.why = Why(self.connection, config)
         self.watch = Watch(_Sight(self))
         self._making: dict[DesktopId, asyncio.Lock] = {}
+        self.power = Power(self.servers, self.ports, self.groups, self._new_port, config.when_stopped)
 
     def close(self) -> None:
         """Release the connection."""
+        self.power.close()
         self.watch.close()
         self.connection.close()
 
@@ -98,6 +94,8 @@ class PlaceDriver:
             known_as, desktop_id, server.status, server.created_at, address,
             launched=server.launched, host=server.host, tied=self._config.homes.enabled,
         )  # fmt: skip
+        if server.offloaded:
+            return replace(described, fault=_NO_HOST_FREE, remedy=Remedy.WAIT)
         if server.status is not ServerStatus.ERROR:
             return described
         more = self.why.told(server.uuid)
@@ -170,6 +168,9 @@ class PlaceDriver:
             await self._free(port)
             return await self.ports.take(desktop_id, network, groups)
 
+    async def _new_port(self, desktop_id: DesktopId, groups: frozenset[str] | None) -> Port:
+        return await self._take_port(desktop_id, await self.lookups.network(), groups)
+
     async def _free(self, port: Port) -> None:
         """Delete a port, bound to a server that is gone or to none."""
         if port.device:
@@ -233,50 +234,6 @@ class PlaceDriver:
         if self.place.availability_zone:
             body["availability_zone"] = self.place.availability_zone
         return body
-
-    async def start(self, uuid: str, spec: ServerSpec) -> None:
-        """Start a stopped server, shelved and suspended ones included; give its guest a fresh nonce as metadata.
-
-        A shelved server takes metadata only once it is back: the nonce follows within seconds, or the desktop is restarted later.
-        """
-        server = await self.servers.mine(uuid)
-        if server is None or server.status is ServerStatus.DELETING:
-            raise CloudRefused("The server is gone.")
-        if self.servers.desktop_of(server) != spec.desktop_id:
-            raise CloudRefused("The server does not belong to this desktop.")
-        if server.status is ServerStatus.ERROR:
-            raise CloudRefused(explain_fault(server.fault))
-        action = _WAKE.get(server.raw_status)
-        if action is None or server.status is ServerStatus.BUILD:
-            return
-        if server.task:
-            raise CloudError(f"OpenStack is busy with the server ({server.task}). Beamdesk waits for it.")
-        await self._connect(server, spec)
-        marked = await self.servers.mark(uuid, {NONCE_KEY: spec.nonce})
-        await self.servers.act(uuid, action, "start the server")
-        for _look in range(0 if marked else _MARK_LOOKS):
-            if await self.servers.mark(uuid, {NONCE_KEY: spec.nonce}):
-                return
-            await asyncio.sleep(_MARK_EVERY_S)
-
-    async def _connect(self, server: NovaServer, spec: ServerSpec) -> None:
-        """Give the server's port the security groups of today, or the server a new port where somebody deleted its own."""
-        groups = await self.groups.wanted(spec.beamline)
-        mine = [port for port in await self.ports.listed(spec.desktop_id) if port.device == server.uuid]
-        if not mine and server.raw_status == "SHUTOFF":
-            port = await self._take_port(spec.desktop_id, await self.lookups.network(), groups)
-            await self.servers.attach(server.uuid, port.id)
-            log.warning("port.made_again", server=server.uuid, port=port.id)
-        for port in mine:
-            if groups is not None:
-                await self.ports.secure(port, groups)
-
-    async def stop(self, uuid: str) -> None:
-        """Stop a server; absent, stopped or on its way there is success."""
-        server = await self.servers.mine(uuid)
-        if server is None or server.status in (ServerStatus.SHUTOFF, ServerStatus.DELETING) or server.task == "powering-off":
-            return
-        await self.servers.act(uuid, "os-stop", "stop the server")
 
     async def delete(self, uuid: str) -> None:
         """Delete a server and its port; absent is success."""

@@ -37,6 +37,8 @@ _LAUNCHED = "OS-SRV-USG:launched_at"
 _HOST = {"UNKNOWN": HostState.SILENT, "DOWN": HostState.DOWN}
 """UNKNOWN: nova-compute has not reported for `service_down_time`. DOWN: an operator (or the site's fencing) forced it down."""
 _COMING_UP = frozenset({"powering-on", "unshelving", "spawning", "resuming", "unpausing", "rebuilding", "rebuild_spawning"})
+_LEAVING = frozenset({"shelving", "shelving_image_pending_upload", "shelving_image_uploading", "shelving_offloading"})
+"""It still has its share of the host, cards included: nothing is free yet."""
 _GOING = frozenset({"deleting", "soft-deleting"})
 
 
@@ -117,12 +119,19 @@ class NovaServer:
         )
 
     @property
+    def offloaded(self) -> bool:
+        """Tell whether it has no host: to come back it needs room somewhere."""
+        return self.raw_status == "SHELVED_OFFLOADED" and not self.task
+
+    @property
     def status(self) -> ServerStatus:
         """The part of it that matters here."""
         if self.task in _GOING:
             return ServerStatus.DELETING
         if self.task in _COMING_UP and self.raw_status != "ERROR":
             return ServerStatus.BUILD
+        if self.task in _LEAVING:
+            return ServerStatus.ACTIVE
         return _STATUS.get(self.raw_status, ServerStatus.UNKNOWN)
 
 
