@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import shutil
 import time
@@ -21,6 +22,19 @@ from .services import APIS, Services, compute_processes, environment
 __all__ = ["ControlPlane", "ControlPlaneError", "Options"]
 
 _PORT_OF = {"nova-api": "nova", "cinder-api": "cinder", "rabbit": "rabbit"}
+
+
+def _answers(port: int) -> bool:
+    """Tell whether an API answers anything; it listens before it has loaded."""
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("GET", "/")
+        connection.getresponse()
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    return True
 
 
 def _quiet(_: str) -> None:
@@ -104,6 +118,8 @@ class ControlPlane:
             if name in APIS or name == "rabbit":
                 port = self.layout.ports[_PORT_OF.get(name, name)]
                 wait_for(lambda port=port: broker.listening(port), name)  # type: ignore[misc]
+            if name in APIS:
+                wait_for(lambda port=port: _answers(port), f"an answer of {name}")  # type: ignore[misc]
         if hosts := {host for name in names if name.startswith("compute-") for host in self.hosts(name)}:
             wait_for(lambda: hosts <= self._hosts_up(), f"hosts {sorted(hosts)}", 60 + 3 * len(hosts))
 

@@ -200,12 +200,12 @@ class Situation:
         return self.move(Phase.FAILED, self.timings.rest, reason=reason, detail=detail, admitted=holds)
 
     def repair(self, reason: Reason, detail: str, *, most: int = RESTARTS) -> Decision:
-        """Start the server again, or make it anew, ``most`` times; then give up with the cause."""
-        if self.desktop.repairs >= most:
+        """Start the server again, or make it anew, ``most`` times, at once and then ever later; then give up with the cause."""
+        before = self.desktop.repairs
+        if before >= most:
             return self.fail(reason, detail)
-        repairing = self.move(
-            Phase.REPAIRING, timedelta(), reason=reason, detail=detail, repairs=self.desktop.repairs + 1, absent_since=None
-        )
+        due_in = before * self.timings.waiting
+        repairing = self.move(Phase.REPAIRING, due_in, reason=reason, detail=detail, repairs=before + 1, absent_since=None)
         return replace(repairing, forget_guest=True)
 
     def wait_for_room(self, detail: str, jitter: float = 1.0) -> Decision:

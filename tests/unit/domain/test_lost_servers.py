@@ -42,6 +42,7 @@ def test_a_server_that_never_ran_is_made_anew_a_few_times_and_then_the_desktop_f
         repairing = look(building, broken, FRESH)
         assert (repairing.desktop.phase, repairing.desktop.reason) == (Phase.REPAIRING, Reason.SERVER_ERROR)
         assert (repairing.desktop.detail, repairing.desktop.repairs) == ("The host failed.", number + 1)
+        assert repairing.desktop.due_at == at(10 * number), "at once, and then later"
         assert repairing.forget_guest, "the old nonce is worth nothing any more"
         gone = look(repairing.desktop, broken)
         assert gone.step is Step.DELETE_SERVER

@@ -87,3 +87,11 @@ async def test_a_port_in_use_is_never_taken_and_a_released_one_at_once(cloud: Ti
         steady.now += 1000
     cloud.on("GET", PORTS, Answer(200, {"ports": [record("left", name=NAMES.released(DESKTOP))]}))
     assert await take(mine) == "mine"
+
+
+async def test_a_port_whose_server_is_gone_is_taken_over_at_once_by_who_saw_it_serve(cloud: TinyCloud, tmp_path: Path) -> None:
+    mine = ports(cloud, tmp_path, Steady())
+    cloud.on("GET", PORTS, Answer(200, {"ports": [record("left", device="somebody")]}))
+    await mine.listed(DESKTOP)
+    cloud.on("GET", PORTS, Answer(200, {"ports": [record("left")]}))
+    assert await take(mine) == "mine"

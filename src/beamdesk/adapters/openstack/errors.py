@@ -288,7 +288,11 @@ def too_old(found: str, needed: str) -> NotSupported:
 
 _AGAIN, _WAIT, _PERSON = Remedy.AGAIN, Remedy.WAIT, Remedy.PERSON
 _FAULTS = (
-    (r"no valid host", "No host of the cloud can take this desktop now.", _PERSON),
+    (
+        r"no valid host",
+        "No host of the cloud can take this desktop now.",
+        _AGAIN,
+    ),  # as right after an outage; `why` may know better
     (r"exceeded maximum number of retries|exhausted all hosts", "Every host that had room failed to start the desktop.", _AGAIN),
     (r"insufficient compute resources|claim .*failed", "The host that was chosen no longer had room.", _AGAIN),
     (r"pci device|pci alias|pcidevice", "The host could not give the GPU that the desktop asks for.", _AGAIN),

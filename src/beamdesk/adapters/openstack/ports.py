@@ -2,7 +2,8 @@
 
 A port can serve one server, and Neutron gives a MAC address once in a network. So whoever makes the port with the desktop's own MAC
 address may make its server; everybody else finds the port and waits. A port whose maker died is removed by whoever has seen it lie
-unused for ``takeover_s``: no clock is asked but that process's own steady one, because others' may differ by minutes.
+unused for ``takeover_s``, one whose server is gone by whoever has seen it serve: no clock is asked but that process's own steady
+one, because others' may differ by minutes.
 
 A project's member may not delete the port of a server that still exists: whoever deletes the server *releases* the port by another
 name, and a released port holds nobody up. Where the cloud's policy does not let us choose the address (the network belongs to
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import structlog
 
@@ -30,7 +31,7 @@ _ABSENT = frozenset({404})
 _TAKEN = frozenset({403, 409})
 """What a project's member is told who deletes the port of a server, by newer and by older Neutrons."""
 _SETTLE_S = 0.3
-_MOST_IDLE = 10_000
+_MOST_REMEMBERED = 10_000
 _MAC_TAKEN = "MacAddressInUse"
 
 
@@ -53,6 +54,7 @@ class Ports:
         self._takeover_s = takeover_s
         self._monotonic = monotonic
         self._idle: dict[DesktopId, tuple[str, float]] = {}
+        self._served: set[str] = set()
         self._may_choose_mac = True
 
     async def listed(self, desktop_id: DesktopId | None = None) -> tuple[Port, ...]:
@@ -62,11 +64,19 @@ class Ports:
             names = [self._names.resource(desktop_id), self._names.released(desktop_id)]
             wanted: Query = {**query, "name": names}
             reply = await self._connection.call(Service.NETWORK, "GET", "/ports", "list the ports", query=wanted)
-            return tuple(Port.read(record) for record in sequence(reply.data, "ports"))
+            return self._noted(Port.read(record) for record in sequence(reply.data, "ports"))
         found: list[Port] = []
         async for page in self._connection.pages(Service.NETWORK, "/ports", "ports", "list the ports", query):
             found += [Port.read(record) for record in sequence(page.data, "ports")]
-        return tuple(found)
+        return self._noted(found)
+
+    def _noted(self, ports: Iterable[Port]) -> tuple[Port, ...]:
+        """Remember which ports served a server: one that does so no more waits for nobody."""
+        listed = tuple(ports)
+        if len(self._served) >= _MOST_REMEMBERED:
+            self._served.clear()
+        self._served.update(port.id for port in listed if port.device)
+        return listed
 
     async def take(self, desktop_id: DesktopId, network: str, groups: frozenset[str] | None) -> Port:
         """Make the desktop's port. Who gets it back, and nobody else, may make the desktop's server.
@@ -83,10 +93,12 @@ class Ports:
         return made if self._may_choose_mac else await self._settle(desktop_id, made)
 
     def _left_over(self, desktop_id: DesktopId, port: Port) -> bool:
-        """Tell whether we have seen this port lie unused for so long that its maker must be dead."""
+        """Tell whether its server is gone, or we have seen it lie unused for so long that its maker must be dead."""
+        if port.id in self._served:
+            return True
         known, since = self._idle.get(desktop_id, ("", 0.0))
         if known != port.id:
-            if len(self._idle) >= _MOST_IDLE:
+            if len(self._idle) >= _MOST_REMEMBERED:
                 self._idle.clear()
             since = self._monotonic()
             self._idle[desktop_id] = (port.id, since)

@@ -13,6 +13,8 @@ from beamdesk.adapters.openstack.refusals import ComputeHost, Device, Lack, Want
 
 _VERSION = "1.29"
 """Placement's first microversion that tells the root of each provider: a card's host."""
+_CARD = "9999"
+"""The number of the group that asks for a card: none that a flavor uses. Words as numbers are newer than `_VERSION`."""
 _ALIAS = "pci_passthrough:alias"
 _PLAIN = ("VCPU", "PCPU", "MEMORY_MB", "DISK_GB")
 _DEFAULT_ZONE = "nova"
@@ -152,9 +154,9 @@ class Rooms:
         return rooms
 
     async def _card(self, device: Device, asked: Mapping[str, str]) -> tuple[Lack, frozenset[str]]:
-        query = {"group_policy": "none", **asked, "resources_card": f"{device.resource}:1"}
+        query = {"group_policy": "none", **asked, f"resources{_CARD}": f"{device.resource}:1"}
         if device.traits:
-            query["required_card"] = ",".join(device.traits)
+            query[f"required{_CARD}"] = ",".join(device.traits)
         free = await self._candidates(query, device.resource)
         return fewer(device.count, device.alias), frozenset(root for root, cards in free.items() if len(cards) >= device.count)
 
