@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import pytest
 
 from apikit import StaticCatalog, a_desktop, clock_of, events_of, make_ready
 from beamdesk.app.context import App
-from beamdesk.domain.desktop import Desired
+from beamdesk.domain.desktop import Desired, Reason
 from beamdesk.domain.ids import DesktopId
 from beamdesk.portal.desktops import clean_console
 from beamdesk.ports.store import Transaction
@@ -358,3 +359,16 @@ async def test_operators_are_led_to_the_servers_console(browse: Browse, app: App
 def test_a_console_shows_no_terminal_sequences_or_invisible_characters() -> None:
     wild = "\x1b[1;31mred\x1b[0m\x1b]0;title\x07 a\u202eb\x08\r\nnext\tline\x00\x1bc"
     assert clean_console(wild) == "red ab\nnext\tline"
+
+
+async def test_a_ready_desktop_that_fell_silent_says_so_on_its_page(browse: Browse, app: App) -> None:
+    view = await a_desktop(app, "bob", name="Bones")
+    await make_ready(app, view.desktop.id)
+    said = "The desktop's agent was last heard of at 12:00:00 UTC."
+    async with app.store.begin(write=True) as tx:
+        (claimed,) = await tx.desktops.claim(token="t", now=app.clock.now() + timedelta(days=1), until=app.clock.now(), limit=1)
+        assert await tx.desktops.tell(claimed, Reason.GUEST_SILENT, said)
+    async with browse("bob") as client:
+        page = text(await client.get(f"/desktops/{view.desktop.id}"))
+    assert "The desktop stopped answering." in page
+    assert said in page
