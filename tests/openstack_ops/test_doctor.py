@@ -118,6 +118,13 @@ def test_clocks_that_differ(site: OpenStackConfig) -> None:
     broken(finding(site, "clock.difference", off_s=300), "clock.difference", "behind")
 
 
+def test_what_can_be_told_of_hosts_depends_on_rights(openstack: ControlPlane, site: OpenStackConfig) -> None:
+    told = finding(config(openstack.clouds_yaml, cloud="admin"), "compute.causes")
+    assert (told.verdict, [fact.split(":")[0] for fact in told.facts]) == (Verdict.OK, ["told"] * 3)
+    member = finding(site, "compute.causes")
+    assert (member.verdict, len([fact for fact in member.facts if "may not read" in fact])) == (Verdict.OK, 3)
+
+
 def test_services_whose_clocks_differ_or_are_not_told(openstack: ControlPlane, tmp_path: Path) -> None:
     with FaultProxy(openstack) as proxy:
         seen = config(proxy.write_clouds(tmp_path / "clouds.yaml"))

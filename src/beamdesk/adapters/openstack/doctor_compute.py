@@ -169,9 +169,30 @@ async def aliases(probe: Probe) -> tuple[str, ...]:
     return tuple(sorted({name for one in listed.values() for name in aliases_of(specs_of(one))}))
 
 
+_TELLS = (
+    (Service.PLACEMENT, "/allocation_candidates", {"resources": "VCPU:1", "limit": "1"}, "which resource is short"),
+    (Service.COMPUTE, "/os-hypervisors/detail", {"limit": "1"}, "how many hosts lack what"),
+    (Service.COMPUTE, "/os-aggregates", {}, "hosts that are set aside"),
+)
+
+
+async def causes(probe: Probe) -> Outcome:
+    """Say what Beamdesk's own account may read to tell why no host takes a desktop; without it the cause is told in general."""
+    facts = []
+    for service, path, query, what in _TELLS:
+        try:
+            await probe.get(service, path, query=query)
+        except Denied:
+            facts.append(f"not told, because the account may not read {path}: {what}")
+        else:
+            facts.append(f"told: {what}")
+    return ok(*facts)
+
+
 CHECKS: tuple[CloudCheck, ...] = (
     Check("compute.services", "Nova's services are up", nova_services, blocks=True),
     Check("compute.scheduler", "The scheduler has the filters that the flavors need", scheduler),
+    Check("compute.causes", "What can be told when no host takes a desktop", causes),
     Check("flavors.offered", "Flavors are on offer", flavors_offered, blocks=True),
     Check("flavors.left-out", "No flavor is left out for a mistake", flavors_left_out),
     Check("compute.quota", "The project's quota has room", quota),
