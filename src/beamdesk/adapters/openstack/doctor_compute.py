@@ -169,7 +169,7 @@ async def aliases(probe: Probe) -> tuple[str, ...]:
     return tuple(sorted({name for one in listed.values() for name in aliases_of(specs_of(one))}))
 
 
-_TELLS = (
+_TELLS: tuple[tuple[Service, str, Mapping[str, str], str], ...] = (
     (Service.PLACEMENT, "/allocation_candidates", {"resources": "VCPU:1", "limit": "1"}, "which resource is short"),
     (Service.COMPUTE, "/os-hypervisors/detail", {"limit": "1"}, "how many hosts lack what"),
     (Service.COMPUTE, "/os-aggregates", {}, "hosts that are set aside"),
