@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from beamdesk.adapters.openstack.config import Boot, Firewall, Homes, Place
+from beamdesk.adapters.openstack.config import Boot, Firewall, Homes, Place, WhenStopped
 from beamdesk.adapters.openstack.driver import OpenStackCloud
 from beamdesk.adapters.openstack.names import NONCE_KEY, Names, split_server_id
 from beamdesk.adapters.openstack.ports import PortTaken
@@ -316,6 +316,30 @@ async def test_a_server_boots_from_a_clone_of_a_prepared_volume(case: OpenStackC
         assert [one.name for one in clones] == [f"beamdesk-{spec.desktop_id}-root"]
         await clean(case, cloud)
         sdk.block_storage.delete_volume(master)
+
+
+async def test_a_shelved_server_gives_its_host_up_and_comes_back_with_a_new_nonce(
+    case: OpenStackCase, deployment: str, spec: ServerSpec
+) -> None:
+    cloud = case.cloud(deployment, when_stopped=WhenStopped.SHELVE)
+    server = await cloud.create_server(spec)
+    await reach(case, cloud, spec, ServerStatus.ACTIVE)
+    await cloud.stop_server(server.id)
+    stopped = await reach(case, cloud, spec, ServerStatus.SHUTOFF)
+    assert (stopped.id, stopped.remedy) == (server.id, Remedy.WAIT)
+    with eyes() as sdk:
+        assert sdk.compute.get_server(nova_id(server.id)).compute_host is None
+        await cloud.stop_server(server.id)
+        await cloud.start_server(server.id, replace(spec, nonce="after-shelving"))
+        again = await reach(case, cloud, spec, ServerStatus.ACTIVE)
+        assert (again.id, again.created_at) == (server.id, server.created_at)
+        for _ in range(100):
+            if sdk.compute.get_server(nova_id(server.id)).metadata.get(NONCE_KEY) == "after-shelving":
+                break
+            await case.pause()
+        else:
+            pytest.fail("the nonce does not follow")
+    await clean(case, cloud)
 
 
 async def test_operators_can_shelve_rebuild_resize_and_snapshot(
