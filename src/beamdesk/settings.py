@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from beamdesk.domain.catalog import Flavor, Resources
+from beamdesk.domain.catalog import Flavor, Resources, sized
 from beamdesk.domain.errors import ConfigurationError
 from beamdesk.domain.ids import FlavorId
 from beamdesk.domain.lease import LeaseRules
@@ -24,6 +24,8 @@ from beamdesk.domain.srm import SrmRules
 from beamdesk.domain.text import Text
 from beamdesk.guest_settings import GuestSettings
 from beamdesk.openstack_settings import OpenStackSettings
+from beamdesk.scheduling.errors import SchedulingError
+from beamdesk.scheduling.vocabulary import parse
 
 DEFAULT_CONFIG = Path("/etc/beamdesk/beamdesk.toml")
 
@@ -33,7 +35,7 @@ class _Section(BaseModel):
 
 
 class FlavorSettings(_Section):
-    """A size on offer. Memory in MiB, disk in GiB."""
+    """A size on offer. Memory in MiB, disk in GiB. ``specs``: ``beamdesk:WORD`` as in a flavor of Nova."""
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,30}$")
     title_en: str
@@ -42,14 +44,22 @@ class FlavorSettings(_Section):
     memory_mib: int = Field(ge=512)
     disk_gib: int = Field(ge=1)
     gpus: int = Field(ge=0, default=0)
+    specs: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _words(self) -> FlavorSettings:
+        try:
+            sized(parse(self.specs), self._amount())
+        except SchedulingError as error:
+            raise ValueError(f"size {self.id}: {error.message}") from error
+        return self
+
+    def _amount(self) -> Resources:
+        return Resources(self.vcpus, self.memory_mib, self.disk_gib, self.gpus)
 
     def flavor(self) -> Flavor:
         """Return the domain object."""
-        return Flavor(
-            FlavorId(self.id),
-            Text(self.title_en, self.title_zh),
-            Resources(self.vcpus, self.memory_mib, self.disk_gib, self.gpus),
-        )
+        return Flavor(FlavorId(self.id), Text(self.title_en, self.title_zh), self._amount(), parse(self.specs))
 
 
 class LeaseSettings(_Section):
@@ -89,11 +99,16 @@ class QuotaSettings(_Section):
 
 
 class CapacitySettings(_Section):
-    """What desktops may use of this machine; None = all that it has. CPUs are shared `cpu_allocation_ratio` times, as in Nova."""
+    """What desktops may use of this machine; None = all that it has. CPUs are shared `cpu_allocation_ratio` times, as in Nova.
+
+    ``aggregates``: whom it is for, such as beamlines; ``dedicated``: for nobody else.
+    """
 
     cpu_allocation_ratio: float = Field(gt=0, le=16, default=4.0)
     memory_mib: int | None = Field(ge=512, default=None)
     disk_gib: int | None = Field(ge=1, default=None)
+    aggregates: tuple[str, ...] = ()
+    dedicated: bool = False
 
 
 class SrmSettings(_Section):

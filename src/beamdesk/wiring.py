@@ -117,7 +117,12 @@ def open_cloud(settings: Settings) -> Cloud:
         from beamdesk.adapters.local.client import HelperClient
         from beamdesk.adapters.local.driver import LocalCloud
 
-        return LocalCloud(HelperClient(settings.helper_socket), settings.read_deployment_id())
+        return LocalCloud(
+            HelperClient(settings.helper_socket),
+            settings.read_deployment_id(),
+            aggregates=frozenset(settings.capacity.aggregates),
+            dedicated=settings.capacity.dedicated,
+        )
     if settings.cloud == "openstack":
         from beamdesk.adapters.openstack.driver import OpenStackCloud
 

@@ -14,6 +14,8 @@ from beamdesk.domain.catalog import Flavor, Image, Software
 from beamdesk.domain.errors import ConfigurationError
 from beamdesk.domain.ids import ImageId
 from beamdesk.domain.text import Text
+from beamdesk.scheduling.errors import SchedulingError
+from beamdesk.scheduling.vocabulary import PREFIX, Words, parse
 
 _FORMAT = 1
 _Stamp = tuple[int, int, int]
@@ -84,7 +86,16 @@ def _image(entry: dict[str, Any]) -> Image:
         description=_text(entry["description"]),
         software=tuple(software),
         beamlines=frozenset(str(beamline) for beamline in entry["beamlines"]),
+        words=_scheduling(entry),
     )
+
+
+def _scheduling(entry: dict[str, Any]) -> Words:
+    """Return what the image asks of a host. The image builder knows no vocabulary: what is wrong in a recipe shows here."""
+    try:
+        return parse({f"{PREFIX}_{name}": str(text) for name, text in entry.get("words", {}).items()})
+    except SchedulingError as error:
+        raise ValueError(f"image {entry['id']}: {error.message}") from error
 
 
 def _text(words: dict[str, Any]) -> Text:

@@ -15,7 +15,7 @@ from beamdesk.app.logins import Caller
 from beamdesk.app.promises import fits_no_host
 from beamdesk.app.views import flavor_of
 from beamdesk.app.world import World, demand_of, read_world
-from beamdesk.domain.catalog import Flavor, Resources
+from beamdesk.domain.catalog import Flavor
 from beamdesk.domain.errors import Conflict, Forbidden, Invalid, NotFound, NotSupported
 from beamdesk.domain.events import EventKind, NewEvent
 from beamdesk.domain.experiment import Experiment
@@ -71,7 +71,7 @@ async def book(app: App, caller: Caller, wanted: NewBooking) -> BookingView:
         async with app.store.begin(write=True) as tx:
             await tx.placing.lock()
             world = await read_world(tx, hosts, flavors, now, app.rules.srm, app.rules.policy)
-            parts = _parts(world, wanted, flavor.resources)
+            parts = _parts(world, wanted, flavor)
             booking = Booking(
                 f"b{app.secrets.id()}"[:40], experiment.id, flavor.id, wanted.starts, wanted.ends, parts, person.id, now, note
             )
@@ -118,12 +118,12 @@ async def _flavor(app: App, wanted: NewBooking) -> Flavor:
     if flavor is None:
         known = ", ".join(one.id for one in await app.catalog.flavors())
         raise Invalid(f"There is no size of this name. Sizes on offer: {known}.", field="flavor")
-    if await fits_no_host(app, flavor.resources):
+    if await fits_no_host(app, flavor.resources, flavor.words):
         raise Invalid("No host of this site could ever run this size. Choose a smaller one.", field="flavor")
     return flavor
 
 
-def _parts(world: World, wanted: NewBooking, amount: Resources) -> tuple[BookedPart, ...]:
+def _parts(world: World, wanted: NewBooking, flavor: Flavor) -> tuple[BookedPart, ...]:
     """Find a host and cards for each desktop, the tightest host first, so that large ones stay whole.
 
     Raises:
@@ -131,15 +131,16 @@ def _parts(world: World, wanted: NewBooking, amount: Resources) -> tuple[BookedP
     """
     parts: list[BookedPart] = []
     for number in range(wanted.desktops):
-        part = _part(world, wanted, amount, number)
+        part = _part(world, wanted, flavor, number)
         if part is None:
             raise Conflict(_in_the_way(world, wanted, len(parts)), field="starts")
         parts.append(part)
     return tuple(parts)
 
 
-def _part(world: World, wanted: NewBooking, amount: Resources, number: int) -> BookedPart | None:
-    table, demand = world.table, demand_of(amount.gpus)
+def _part(world: World, wanted: NewBooking, flavor: Flavor, number: int) -> BookedPart | None:
+    table, amount = world.table, flavor.resources
+    demand = demand_of(amount, flavor.words)
     start, end = wanted.starts.timestamp(), wanted.ends.timestamp()
     found: list[tuple[int, str, tuple[str, ...]]] = []
     for row, name in enumerate(table.names):

@@ -12,6 +12,7 @@ from beamdesk.app.logins import Caller
 from beamdesk.app.promises import fits_no_host, refuse_to_run_into_a_booking
 from beamdesk.app.views import DesktopView, flavor_of, image_of, view_desktop, view_desktops
 from beamdesk.domain.catalog import Flavor, Image, Resources
+from beamdesk.domain.catalog import wanted as words_of
 from beamdesk.domain.desktop import Desired, Desktop, Phase, Reason
 from beamdesk.domain.errors import Conflict, Forbidden, Invalid, NotFound, NotSupported, QuotaExceeded
 from beamdesk.domain.events import EventKind, NewEvent
@@ -21,6 +22,8 @@ from beamdesk.domain.lease import can_extend, extended
 from beamdesk.domain.person import Person, Role
 from beamdesk.domain.policy import Action, allowed_actions, may_apply, over_quota
 from beamdesk.ports.store import Transaction
+from beamdesk.scheduling.errors import SchedulingError
+from beamdesk.scheduling.vocabulary import Words, demand
 
 _RESOURCE_WORDS = {
     "desktops": "number of desktops",
@@ -67,8 +70,8 @@ async def apply(app: App, caller: Caller, wanted: NewDesktop, *, idempotency_key
                 earlier = await _earlier(app, tx, person, wanted, idempotency_key)
             if earlier is not None:  # before everything else: what was on offer or allowed then may not be now
                 return earlier
-        image, flavor = await _choice(app, wanted)
-        await _refuse_what_never_fits(app, flavor)
+        image, flavor, words = await _choice(app, wanted)
+        await _refuse_what_never_fits(app, flavor, words)
         async with app.store.begin(write=True) as tx:
             await tx.desktops.lock_usage(person.id, wanted.experiment)
             experiment = await tx.people.experiment(wanted.experiment)
@@ -81,7 +84,7 @@ async def apply(app: App, caller: Caller, wanted: NewDesktop, *, idempotency_key
                 raise Invalid(f"This image is not made for beamline {experiment.beamline}. Choose another.", field="image")
             view = await _earlier(app, tx, person, wanted, idempotency_key) if idempotency_key else None
             if view is None:
-                desktop = await _insert(app, tx, person, experiment, image, flavor, wanted, idempotency_key)
+                desktop = await _insert(app, tx, person, experiment, image, flavor, words, wanted, idempotency_key)
                 view = await view_desktop(app, tx, person, desktop)
     app.hint()
     if view is None:
@@ -103,7 +106,7 @@ async def _earlier(app: App, tx: Transaction, person: Person, wanted: NewDesktop
     return await view_desktop(app, tx, person, desktop)
 
 
-async def _choice(app: App, wanted: NewDesktop) -> tuple[Image, Flavor]:
+async def _choice(app: App, wanted: NewDesktop) -> tuple[Image, Flavor, Words]:
     image, flavor = await image_of(app, wanted.image), await flavor_of(app, wanted.flavor)
     if image is None:
         known = ", ".join(image.id for image in await app.catalog.images()) or "none is built yet"
@@ -111,20 +114,25 @@ async def _choice(app: App, wanted: NewDesktop) -> tuple[Image, Flavor]:
     if flavor is None:
         known = ", ".join(flavor.id for flavor in await app.catalog.flavors())
         raise Invalid(f"There is no size of this name. Sizes on offer: {known}.", field="flavor")
-    return image, flavor
+    try:
+        return image, flavor, words_of(flavor, image)
+    except SchedulingError as error:
+        if demand(image.words, container=True) is not None and not flavor.resources.gpus:
+            raise Invalid("This image needs a GPU. Choose a size that has one.", field="flavor") from error
+        raise Invalid("This size does not have what this image needs. Choose another size.", field="flavor") from error
 
 
-async def _refuse_what_never_fits(app: App, flavor: Flavor) -> None:
+async def _refuse_what_never_fits(app: App, flavor: Flavor, words: Words) -> None:
     try:
         total = await app.capacity()
     except NotSupported as error:
         raise Conflict(error.message) from error
     if total is not None and (lacking := total.lacks_for(flavor.resources)):
-        words = " and ".join(_RESOURCE_WORDS[name] for name in lacking)
-        raise Invalid(f"This site has too little {words} for this size, even when empty. Choose a smaller one.", field="flavor")
-    if app.hosts is not None and (lacking := await fits_no_host(app, flavor.resources)):
-        words = " and ".join(_RESOURCE_WORDS[name] for name in lacking)
-        raise Invalid(f"No host of this site could ever run this size: too little {words}. Choose a smaller one.", field="flavor")
+        short = " and ".join(_RESOURCE_WORDS[name] for name in lacking)
+        raise Invalid(f"This site has too little {short} for this size, even when empty. Choose a smaller one.", field="flavor")
+    if app.hosts is not None and (lacking := await fits_no_host(app, flavor.resources, words)):
+        short = " and ".join(_RESOURCE_WORDS[name] for name in lacking)
+        raise Invalid(f"No host of this site could ever run this size: too little {short}. Choose a smaller one.", field="flavor")
 
 
 async def _insert(
@@ -134,6 +142,7 @@ async def _insert(
     experiment: Experiment,
     image: Image,
     flavor: Flavor,
+    words: Words,
     wanted: NewDesktop,
     idempotency_key: str | None,
 ) -> Desktop:
@@ -167,6 +176,7 @@ async def _insert(
         due_at=now,
         version=1,
         last_active_at=now,
+        words=words,
     )
     fresh = desktop.id
     desktop = await tx.desktops.insert(desktop, idempotency_key=idempotency_key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from beamdesk.app.context import App
@@ -13,9 +14,10 @@ from beamdesk.ports.store import Transaction
 from beamdesk.scheduling import filters
 from beamdesk.scheduling.request import Request
 from beamdesk.scheduling.state import HostTable
+from beamdesk.scheduling.vocabulary import Words
 
 
-async def fits_no_host(app: App, amount: Resources) -> tuple[str, ...]:
+async def fits_no_host(app: App, amount: Resources, words: Words) -> tuple[str, ...]:
     """Name the resources of which no host has enough for a size, even empty; empty = one could run it, or that is not known now."""
     if app.hosts is None:
         return ()
@@ -25,13 +27,13 @@ async def fits_no_host(app: App, amount: Resources) -> tuple[str, ...]:
         return ()
     async with app.store.begin() as tx:
         known = overlaid(hosts, await tx.srm.hosts(), await tx.srm.devices(), app.clock.now(), app.rules.srm)
-    return never(HostTable(known), request_of("any", amount, None))
+    return never(HostTable(known), request_of("any", amount, None, replace(words, image_required=None)))
 
 
 def never(table: HostTable, request: Request) -> tuple[str, ...]:
     """Name the resources of which no host has enough, even empty; all of them together where each alone would do."""
     cards = request.cards.count if request.cards is not None else 0
-    most = int((table.state >= 0).sum(axis=1).max()) if len(table) else 0
+    most = int(table.suits(request.cards).sum(axis=1).max(initial=0)) if request.cards is not None else 0
     pairs = (
         ("vcpus", request.cpu_milli, table.cpu_total),
         ("memory_mib", request.memory_mib, table.memory_total),

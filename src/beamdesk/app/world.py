@@ -11,17 +11,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from beamdesk.app.srm_snapshot import core_hosts
-from beamdesk.domain.catalog import Flavor, Resources
+from beamdesk.domain.catalog import Flavor, Resources, sized
 from beamdesk.domain.desktop import Desktop
 from beamdesk.domain.ids import DesktopId, ExperimentId
 from beamdesk.domain.placement import Booking, Placement
 from beamdesk.domain.srm import DeviceRecord, HostRecord, SrmRules
 from beamdesk.ports.store import Transaction
 from beamdesk.scheduling import bookings as core_bookings
-from beamdesk.scheduling.arrays import CARD
 from beamdesk.scheduling.bookings import Booking as CoreBooking
 from beamdesk.scheduling.cards import Card, CardState
-from beamdesk.scheduling.claims import Claim, Grant, restore
+from beamdesk.scheduling.claims import Claim, restore
 from beamdesk.scheduling.decide import Scheduler
 from beamdesk.scheduling.fragment import Mix, Task
 from beamdesk.scheduling.host import HostFacts
@@ -29,6 +28,7 @@ from beamdesk.scheduling.line import Asked, decide, reduced, take
 from beamdesk.scheduling.policy import DEFAULT, Policy, make
 from beamdesk.scheduling.request import CardDemand, Request
 from beamdesk.scheduling.state import HostTable
+from beamdesk.scheduling.vocabulary import Words, demand, request_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,30 +56,38 @@ class World:
 
     def asked(self, desktop: Desktop, until: datetime) -> Asked:
         """Return what a desktop asks of the scheduler, with a lease until then."""
-        return asked_of(request_of(desktop.id, desktop.resources, until), desktop.experiment, self.bookings, self.now)
+        request = request_of(desktop.id, desktop.resources, until, desktop.words, desktop.image_ref)
+        return asked_of(request, desktop.experiment, self.bookings, self.now)
 
 
-def demand_of(gpus: int) -> CardDemand | None:
-    """Return the cards of a size. Whole ones; a local desktop is a container and may use those that the host drives."""
-    return CardDemand(gpus, container=True) if gpus else None
+def demand_of(amount: Resources, words: Words) -> CardDemand | None:
+    """Return the cards of a size. A local desktop is a container and may use those that the host drives."""
+    return demand(sized(words, amount), container=True)
 
 
-def request_of(name: str, amount: Resources, until: datetime | None) -> Request:
-    """Return a size as the core's request."""
-    return Request(
+def request_of(name: str, amount: Resources, until: datetime | None, words: Words, image_ref: str | None = None) -> Request:
+    """Return a size as the core's request.
+
+    Raises:
+        InvalidRequest: an image is required on the host, and none is named.
+    """
+    return request_for(
         name,
-        1000 * amount.vcpus,
-        amount.memory_mib,
-        amount.disk_gib,
-        cards=demand_of(amount.gpus),
+        sized(words, amount),
+        vcpus=amount.vcpus,
+        memory_mib=amount.memory_mib,
+        disk_gib=amount.disk_gib,
+        image_ref=image_ref,
+        container=True,
         until=until.timestamp() if until is not None else None,
     )
 
 
 def mix_of(flavors: Iterable[Flavor]) -> Mix:
     """Return the sizes on offer as the typical requests, each as often as any other."""
-    sizes = (flavor.resources for flavor in flavors)
-    return tuple(Task(1000 * one.vcpus, one.memory_mib, demand_of(one.gpus), 1) for one in sizes)
+    return tuple(
+        Task(1000 * one.resources.vcpus, one.resources.memory_mib, demand_of(one.resources, one.words), 1) for one in flavors
+    )
 
 
 def asked_of(request: Request, experiment: ExperimentId, bookings: Sequence[Booking], now: datetime) -> Asked:
@@ -147,7 +155,7 @@ def claim_of(desktop: Desktop, placement: Placement, now: datetime) -> Claim:
         1000 * amount.vcpus,
         amount.memory_mib,
         amount.disk_gib,
-        tuple(Grant(address, CARD) for address in placement.cards),
+        placement.grants,
         placement.node,
         until.timestamp() if until > now else None,
     )
@@ -158,8 +166,7 @@ def _count_adrift(world: World, desktop: Desktop) -> None:
     decision = decide(world.scheduler, world.asked(desktop, desktop.lease_ends_at), world.now.timestamp())
     if decision.host is not None:
         claim = take(world.table, decision)
-        cards = tuple(grant.address for grant in claim.grants)
-        world.adrift[desktop.id] = Placement(desktop.id, claim.host, cards, claim.node, world.now)
+        world.adrift[desktop.id] = Placement(desktop.id, claim.host, claim.grants, claim.node, world.now)
 
 
 def overlaid(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from beamdesk.domain.ids import FlavorId, ImageId
 from beamdesk.domain.text import Text
+from beamdesk.scheduling.vocabulary import NOTHING, Words, combine, demand
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,10 @@ class Software:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image. ``ref`` is the driver's name of it (content hash, Glance id). Empty ``beamlines`` = for every beamline."""
+    """An image. ``ref`` is the driver's name of it (content hash, Glance id). Empty ``beamlines`` = for every beamline.
+
+    ``words``: what it asks of a host and its cards, by which it narrows a size.
+    """
 
     id: ImageId
     ref: str
@@ -26,6 +30,7 @@ class Image:
     description: Text
     software: tuple[Software, ...] = ()
     beamlines: frozenset[str] = frozenset()
+    words: Words = NOTHING
 
     def fits_beamline(self, beamline: str) -> bool:
         """Tell whether the image is offered to experiments at ``beamline``."""
@@ -59,8 +64,31 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Flavor:
-    """A size on offer."""
+    """A size on offer. ``words``: what it asks of a host and its cards beside the amounts; `sized` adds the number of cards."""
 
     id: FlavorId
     title: Text
     resources: Resources
+    words: Words = NOTHING
+
+
+def sized(words: Words, amount: Resources) -> Words:
+    """Return words with the number of cards that a size has.
+
+    Raises:
+        InvalidRequest: they say another number, or want something of cards where the size has none.
+    """
+    whole = combine(Words(gpus=amount.gpus), words)
+    demand(whole, container=True)
+    return whole
+
+
+def wanted(flavor: Flavor, image: Image) -> Words:
+    """Return what a desktop of this size and image asks for.
+
+    Raises:
+        InvalidRequest: the two contradict each other.
+    """
+    words = combine(flavor.words, image.words)
+    sized(words, flavor.resources)
+    return words

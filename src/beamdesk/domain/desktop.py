@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from beamdesk.domain.catalog import Resources
 from beamdesk.domain.ids import DesktopId, ExperimentId, FlavorId, ImageId, PersonId, ServerId
+from beamdesk.scheduling.vocabulary import NOTHING, Words
 
 
 class Desired(StrEnum):
@@ -110,3 +111,5 @@ class Desktop:
     """Restarts since the last start intent; forgotten after a while of good health."""
     absent_since: datetime | None = None
     """When a complete observation first did not show the server; one absence is never proof."""
+    words: Words = NOTHING
+    """What its size and image asked of a host and its cards when it was applied for."""

@@ -7,17 +7,28 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from beamdesk.domain.ids import DesktopId, ExperimentId, PersonId
+from beamdesk.scheduling.claims import Grant
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The host and the cards of an admitted desktop, as the scheduler gave them."""
+    """The host and the cards, or parts of cards, of an admitted desktop, as the scheduler gave them."""
 
     desktop: DesktopId
     host: str
-    cards: tuple[str, ...]
+    grants: tuple[Grant, ...]
     node: int | None
     at: datetime
+
+    @property
+    def cards(self) -> tuple[str, ...]:
+        """Return the addresses of the cards."""
+        return tuple(grant.address for grant in self.grants)
+
+    @property
+    def shared(self) -> bool:
+        """Tell whether others may have parts of the same cards."""
+        return any(grant != Grant(grant.address) for grant in self.grants)
 
 
 @dataclass(frozen=True, slots=True)

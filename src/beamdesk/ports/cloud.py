@@ -11,7 +11,8 @@ Contract (tests/contract/test_cloud_contract.py runs on every driver):
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from beamdesk.domain.ids import DesktopId, ServerId
@@ -56,7 +57,9 @@ class ServerSpec:
 
     ``flavor_ref``: the flavor's id on offer, for clouds that have flavors of their own. ``experiment``: decides the project where
     experiments have projects. ``beamline``: the beamline whose networks the server may reach now; empty outside the slot.
-    ``host``, ``cards``: where we placed it, for drivers that let us choose; empty = the driver's choice.
+    ``host``, ``cards``: where we placed it, for drivers that let us choose; empty = the driver's choice. ``shared``: others have
+    parts of the same cards. ``hints``: for a cloud that places servers itself, in the words of its scheduler's plugins
+    (docs/reference/scheduling-vocabulary.md).
     """
 
     desktop_id: DesktopId
@@ -73,6 +76,8 @@ class ServerSpec:
     beamline: str = ""
     host: str = ""
     cards: tuple[str, ...] = ()
+    shared: bool = False
+    hints: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,8 @@ class DataMount:
 class Start:
     """Start (or find running) the one container of ``desktop_id``. Limits: CPU in whole vCPUs, memory in MiB, disk in GiB.
 
-    ``gpus``: one entry a card, its name as in :class:`HostFacts` or ``any`` for a free one of the helper's choice.
+    ``gpus``: one entry a card, its name or PCI address as in :class:`HostFacts`, or ``any`` for a free one of the helper's choice.
+    ``shared``: others who say so too may use the same cards.
     """
 
     desktop_id: str
@@ -87,6 +88,7 @@ class Start:
     disk_gib: int
     gpus: tuple[str, ...]
     nonce: str
+    shared: bool = False
 
     def __post_init__(self) -> None:
         if not _ID.match(self.desktop_id):
@@ -187,14 +189,30 @@ class HelperHome:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuCard:
+    """A card: its name, and its PCI address and ids (four hex digits each) where the kernel tells them."""
+
+    name: str
+    address: str = ""
+    vendor: str = ""
+    device: str = ""
+    subsystem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What this host offers to desktops in total, and what isolation needs and the kernel lacks (``missing``)."""
+    """What this host offers to desktops in total, what isolation needs and the kernel lacks, and the images that lie here whole.
+
+    ``cards``: more about those in ``gpus``.
+    """
 
     vcpus: int
     memory_mib: int
     disk_gib: int
     gpus: tuple[str, ...]
     missing: tuple[str, ...]
+    images: tuple[str, ...] = ()
+    cards: tuple[GpuCard, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,8 +76,7 @@ class Placer:
         desktop, decision = claimed.desktop, answer.decision
         if decision.host is None:
             raise ValueError("nothing was decided")
-        cards = tuple(grant.address for grant in decision.grants)
-        placement = Placement(desktop.id, decision.host, cards, decision.node, now)
+        placement = Placement(desktop.id, decision.host, decision.grants, decision.node, now)
         if not await tx.placing.place(placement, claimed.token):
             raise ClaimLost
         await record_lent(tx, placement, now)

@@ -26,6 +26,7 @@ from beamdesk.ports.clock import Clock, Secrets
 from beamdesk.ports.cloud import Cloud, ServerAccount, ServerMount, ServerSpec
 from beamdesk.ports.store import Claimed, Store
 from beamdesk.reconcile.apply import ClaimLost, apply_decision, follow_the_wait
+from beamdesk.reconcile.hints import hints_of
 from beamdesk.reconcile.keeping import Answers, Keeper
 from beamdesk.reconcile.placing import Placer
 from beamdesk.reconcile.rules import ReconcileRules
@@ -197,7 +198,7 @@ class Worker:
         desktop, now, timings = claimed.desktop, self._clock.now(), self._rules.timings
         nonce = self._secrets.token()
         hosts = await self._placer.hosts() if self._placer is not None else ()
-        placement = None
+        placement, hints = None, {}
         guest = Guest(
             desktop.id,
             nonce_hash=hash_secret(nonce),
@@ -218,6 +219,8 @@ class Worker:
                 raise ClaimLost
             if self._placer is not None:
                 placement = await self._placer.placement(tx, desktop, hosts, now)
+            else:
+                hints = hints_of(desktop, await tx.placing.bookings(now))
         account = ServerAccount(person.login, person.uid, person.uid, (experiment.gid,), person.full_name)
         return ServerSpec(
             desktop_id=desktop.id,
@@ -237,4 +240,6 @@ class Worker:
             beamline=experiment.beamline if experiment.starts <= now < experiment.ends else "",
             host=placement.host if placement is not None else "",
             cards=placement.cards if placement is not None else (),
+            shared=placement.shared if placement is not None else False,
+            hints=hints,
         )

@@ -29,6 +29,7 @@ _LACKING = {
     "cpu": "vcpus",
     "memory": "memory_mib",
     "disk": "disk_gib",
+    "image": "image",
     "cards_busy": "gpus",
     "numa": "gpus",
     "guard": "vcpus",

@@ -17,6 +17,8 @@ from beamdesk.scheduling.errors import InvalidRequest
 from beamdesk.scheduling.request import CardDemand, NumaRule, Request
 
 PREFIX = "beamdesk"
+UNTIL, BOOKING = f"{PREFIX}_until", f"{PREFIX}_booking"
+"""Hints beside the vocabulary: the end of the lease (seconds since the epoch), and the bookings that a server may spend."""
 _MINIMA = ("gpu_memory_mib", "gpu_cores", "gpu_bandwidth_gbs", "gpu_clock_mhz")
 
 
@@ -37,6 +39,8 @@ class Words:
     image_required: bool | None = None
 
 
+NOTHING = Words()
+"""Nothing is asked."""
 NAMES = tuple(field.name for field in fields(Words))
 SHOWN = frozenset(
     {
@@ -101,6 +105,18 @@ def _value(key: str, name: str, text: str) -> object:
     if not (text.isascii() and text.isdigit() and len(text) <= 12):
         raise InvalidRequest(f"{key} must be a whole number of at most 12 digits, not {text!r}.", field=key)
     return int(text)
+
+
+def write(words: Words, separator: str = ":") -> dict[str, str]:
+    """Return the texts that say it: extra specs with ``:``, image properties and hints with ``_``. `parse` reads them back."""
+    said = ((name, getattr(words, name)) for name in NAMES)
+    return {f"{PREFIX}{separator}{name}": _text(value) for name, value in said if value is not None}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "|".join(sorted(value)) if isinstance(value, frozenset) else str(value)
 
 
 def combine(flavor: Words, *others: Words) -> Words:
@@ -181,6 +197,34 @@ def from_extra_specs(
     words = combine(parse(flavor), parse(image or {}), parse(hints or {}))
     if isinstance(vcpus, bool) or not isinstance(vcpus, int):
         raise InvalidRequest(f"vcpus must be a whole number, not {vcpus!r}.", field="vcpus")
+    return request_for(
+        request_id,
+        words,
+        vcpus=vcpus,
+        memory_mib=memory_mib,
+        disk_gib=disk_gib,
+        image_ref=image_ref,
+        container=container,
+        until=until,
+    )
+
+
+def request_for(
+    request_id: str,
+    words: Words,
+    *,
+    vcpus: int,
+    memory_mib: int,
+    disk_gib: int = 0,
+    image_ref: str | None = None,
+    container: bool = False,
+    until: float | None = None,
+) -> Request:
+    """Make a request of a size and of words that are parsed already.
+
+    Raises:
+        InvalidRequest: the words contradict each other.
+    """
     return Request(
         id=request_id,
         cpu_milli=vcpus * 1000,

@@ -21,7 +21,7 @@ from beamdesk.scheduling.policy import make
 from beamdesk.scheduling.request import CardDemand, Request
 from beamdesk.scheduling.state import HostTable
 from integration.local.conftest import start_desktop
-from integration.local.helper_world import CHEN, HelperWorld, open_world
+from integration.local.helper_world import CHEN, IMAGE, HelperWorld, open_world
 
 pytestmark = pytest.mark.root
 
@@ -109,6 +109,25 @@ def test_the_card_that_the_scheduler_chose_is_the_one_in_the_desktop(gpu_world: 
     assert gpu_world.run(desktop, "sh", "-c", "ls /dev | grep nvidia").out.split() == ["nvidia1", "nvidiactl"]
     with pytest.raises(CloudError, match="No GPU card is free"):
         start_desktop(gpu_world, gpus=1, cards=("nvidia1",))
+
+
+def test_parts_of_a_card_are_for_those_who_asked_for_parts(gpu_world: HelperWorld) -> None:
+    first = start_desktop(gpu_world, gpus=1, cards=("nvidia0",), shared=True)
+    second = start_desktop(gpu_world, gpus=1, cards=("nvidia0",), shared=True)
+    for desktop in (first, second):
+        assert gpu_world.run(desktop, "sh", "-c", "ls /dev | grep nvidia").out.split() == ["nvidia0", "nvidiactl"]
+    with pytest.raises(CloudError, match="No GPU card is free"):
+        start_desktop(gpu_world, gpus=1, cards=("nvidia0",))
+    whole = start_desktop(gpu_world, gpus=1, cards=("nvidia1",))
+    assert gpu_world.run(whole, "sh", "-c", "ls /dev | grep nvidia").out.split() == ["nvidia1", "nvidiactl"]
+    with pytest.raises(CloudError, match="No GPU card is free"):
+        start_desktop(gpu_world, gpus=1, cards=("nvidia1",), shared=True)
+
+
+def test_the_images_that_lie_here_are_told(gpu_world: HelperWorld) -> None:
+    (gpu_world.folder / "images" / f"{'ab' * 16}.json").write_text('{"layers": ["/nowhere"]}')
+    (host,) = asyncio.run(LocalCloud(gpu_world.client, "tests").hosts())
+    assert host.images == frozenset({IMAGE})
 
 
 def test_a_card_is_given_to_one_desktop_at_a_time(gpu_world: HelperWorld) -> None:

@@ -8,6 +8,7 @@ from apikit import FLAVORS
 from beamdesk.adapters.catalog import FileCatalog
 from beamdesk.domain.errors import ConfigurationError
 from beamdesk.domain.text import Text
+from beamdesk.scheduling.vocabulary import Words
 
 pytestmark = pytest.mark.anyio
 ENTRY = {
@@ -42,6 +43,18 @@ async def test_a_new_catalogue_is_noticed(tmp_path):
     assert len(await catalog.images()) == 2
     (tmp_path / "catalog.json").unlink()
     assert await catalog.images() == ()
+
+
+async def test_an_image_says_what_it_asks_of_a_card(tmp_path):
+    publish(tmp_path / "catalog.json", ENTRY | {"words": {"gpu_memory_mib": "40000", "image_required": "true"}})
+    (image,) = await FileCatalog(tmp_path / "catalog.json", FLAVORS).images()
+    assert image.words == Words(gpu_memory_mib=40000, image_required=True)
+
+
+async def test_a_misspelt_word_of_an_image_is_named(tmp_path):
+    publish(tmp_path / "catalog.json", ENTRY | {"words": {"gpu_memry_mib": "40000"}})
+    with pytest.raises(ConfigurationError, match=r"image imaging: Unknown extra spec beamdesk_gpu_memry_mib.*gpu_memory_mib"):
+        await FileCatalog(tmp_path / "catalog.json", FLAVORS).images()
 
 
 @pytest.mark.parametrize(

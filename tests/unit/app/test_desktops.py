@@ -28,6 +28,7 @@ from beamdesk.domain.errors import Conflict, Forbidden, Invalid, NotFound, Quota
 from beamdesk.domain.ids import DesktopId
 from beamdesk.domain.person import Role
 from beamdesk.domain.policy import Action, Quota
+from beamdesk.scheduling.vocabulary import Words
 
 pytestmark = pytest.mark.anyio
 
@@ -67,6 +68,37 @@ async def test_bad_applications_name_the_field(app, what, error, field):
         await a_desktop(app, **what)
     assert refusal.value.field == field
     assert not await events_of(app, "desktop.created")
+
+
+async def test_what_size_and_image_ask_of_a_host_is_kept_with_the_desktop(app):
+    catalog = app.catalog
+    assert isinstance(catalog, StaticCatalog)
+    general, imaging = catalog.all_images
+    catalog.all_images = general, replace(imaging, words=Words(gpu_memory_mib=40000))
+    catalog.all_flavors = tuple(
+        replace(one, words=Words(aggregates=frozenset({"B7"}))) if one.id == "gpu.small" else one for one in catalog.all_flavors
+    )
+    view = await a_desktop(app, flavor="gpu.small")
+    assert view.desktop.words == Words(gpu_memory_mib=40000, aggregates=frozenset({"B7"}))
+    catalog.all_images = general, imaging
+    async with app.store.begin() as tx:
+        kept = await tx.desktops.get(view.desktop.id)
+    assert kept == view.desktop
+
+
+@pytest.mark.parametrize(
+    ("words", "flavor", "says"),
+    [
+        (Words(gpu_memory_mib=40000), "small", "needs a GPU"),
+        (Words(gpus=2), "gpu.small", "does not have what this image needs"),
+    ],
+)
+async def test_an_image_that_needs_more_than_the_size_has_is_refused_beside_the_size(app, words, flavor, says):
+    general, imaging = app.catalog.all_images
+    app.catalog.all_images = general, replace(imaging, words=words)
+    with pytest.raises(Invalid, match=says) as refusal:
+        await a_desktop(app, flavor=flavor)
+    assert refusal.value.field == "flavor"
 
 
 async def test_an_image_of_another_beamline_is_refused(app):

@@ -3,7 +3,10 @@
 import pytest
 
 from beamdesk.domain.errors import ConfigurationError
+from beamdesk.scheduling.vocabulary import Words
 from beamdesk.settings import load_settings
+
+SIZE = "id = 'g'\ntitle_en = 'G'\ntitle_zh = 'G'\nvcpus = 4\nmemory_mib = 8192\ndisk_gib = 10"
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +47,8 @@ def test_the_environment_wins_over_the_file(tmp_path, monkeypatch):
         ("tls_key = '/k.pem'", "belong together"),
         ("database_url = 'mysql://x'", "database_url"),
         ("flavors = []", "flavors"),
+        (f"[[flavors]]\n{SIZE}\nspecs = {{'beamdesk:gpu_memry_mib' = '1'}}", "Did you mean beamdesk:gpu_memory_mib"),
+        (f"[[flavors]]\n{SIZE}\nspecs = {{'beamdesk:gpu_memory_mib' = '1'}}", "size g: beamdesk:gpus is 0"),
     ],
 )
 def test_a_wrong_file_is_named_with_its_key(tmp_path, text, named):
@@ -53,6 +58,13 @@ def test_a_wrong_file_is_named_with_its_key(tmp_path, text, named):
         load_settings(file)
     assert named in refused.value.message
     assert str(file) in refused.value.message
+
+
+def test_a_size_may_ask_for_more_than_amounts(tmp_path):
+    file = tmp_path / "b.toml"
+    file.write_text(f"[[flavors]]\n{SIZE}\ngpus = 1\nspecs = {{'beamdesk:gpu_models' = 'A100', 'beamdesk:aggregates' = 'B7|B8'}}")
+    (size,) = (one.flavor() for one in load_settings(file).flavors)
+    assert size.words == Words(gpu_models=frozenset({"A100"}), aggregates=frozenset({"B7", "B8"}))
 
 
 def test_binary_garbage_is_a_configuration_error(tmp_path):

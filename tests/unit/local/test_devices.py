@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from beamdesk.adapters.local.helper.devices import Card, Node, choose, discover
+from beamdesk.adapters.local.helper.devices import Card, Node, choose, described, discover
 from beamdesk.adapters.local.helper.errors import HelperError
+from beamdesk.protocol.helper import GpuCard
 
 CARDS = tuple(Card(f"nvidia{n}", (Node(f"nvidia{n}", 195, n),)) for n in range(3))
 
@@ -57,6 +58,24 @@ def test_nvidia_cards_come_with_their_own_render_node_and_the_control_nodes(tmp_
     assert [node.path for node in second.nodes] == ["nvidia1", "dri/renderD128", "nvidiactl", "nvidia-uvm"]
 
 
+def test_cards_have_the_pci_address_and_ids_that_the_kernel_tells(tmp_path: Path) -> None:
+    numbers = {"nvidia0": (195, 0), "dri/renderD128": (226, 128)}
+    found = machine(tmp_path, numbers, {"renderD128": ("0000:41:00.0", "amdgpu")}, {"0000:01:00.0": 0})
+    for address, device in (("0000:01:00.0", "0x1eb8"), ("0000:41:00.0", "0x740f")):
+        folder = tmp_path / "sys/bus/pci/devices" / address
+        folder.mkdir(parents=True)
+        for name, value in (("vendor", "0x10de"), ("device", device), ("subsystem_device", "0x12a2")):
+            (folder / name).write_text(f"{value}\n")
+    assert described(found, tmp_path / "sys") == (
+        GpuCard("nvidia0", "0000:01:00.0", "10de", "1eb8", "12a2"),
+        GpuCard("renderD128", "0000:41:00.0", "10de", "740f", "12a2"),
+    )
+
+
+def test_a_card_without_an_address_is_only_a_name(tmp_path: Path) -> None:
+    assert described(CARDS[:1], tmp_path / "sys") == (GpuCard("nvidia0"),)
+
+
 def test_other_cards_are_their_render_nodes_and_test_devices_are_none(tmp_path: Path) -> None:
     numbers = {"dri/renderD128": (226, 128), "dri/renderD129": (226, 129)}
     (card,) = machine(tmp_path, numbers, {"renderD128": ("a", "amdgpu"), "renderD129": ("b", "vgem")}, {})
@@ -67,6 +86,11 @@ def test_a_file_that_is_no_device_is_no_card(tmp_path: Path) -> None:
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/nvidia0").touch()
     assert discover(tmp_path / "dev", tmp_path / "sys") == ()
+
+
+def test_a_card_may_be_asked_for_by_its_address() -> None:
+    cards = (Card("nvidia0", (), "0000:01:00.0"), Card("nvidia1", (), "0000:41:00.0"))
+    assert [card.name for card in choose(("0000:41:00.0",), cards, ())] == ["nvidia1"]
 
 
 def test_free_cards_are_chosen_and_none_is_shared() -> None:

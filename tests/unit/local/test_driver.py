@@ -23,6 +23,7 @@ from beamdesk.domain.errors import CloudError, CloudRefused, CloudUnavailable, F
 from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.ports.cloud import Capacity, ServerAccount, ServerMount, ServerSpec, ServerStatus
 from beamdesk.scheduling.cards import CardMode
+from beamdesk.srm import catalogue
 
 ADA = ServerAccount("ada", 20001, 20001, (30001,), "Ada Lin")
 SPEC = ServerSpec(
@@ -139,6 +140,23 @@ def test_this_machine_is_one_host_whose_cards_its_kernel_drives() -> None:
             asyncio.run(cloud(path).hosts())
     assert (host.cpu_milli, host.memory_mib, host.disk_gib) == (8000, 1024, 10)
     assert [(card.address, card.mode) for card in host.cards] == [("nvidia0", CardMode.HOST)]
+
+
+def test_cards_are_known_by_their_pci_ids_and_images_by_what_lies_here() -> None:
+    cards = [
+        {"name": "nvidia0", "address": "0000:41:00.0", "vendor": "10de", "device": "1eb8", "subsystem": "12a2"},
+        {"name": "nvidia1", "address": "0000:42:00.0", "vendor": "10de", "device": "ffff", "subsystem": "0000"},
+    ]
+    facts = {"vcpus": 8, "memory_mib": 1024, "disk_gib": 10, "gpus": ["nvidia0", "nvidia1"], "missing": []}
+    with helper({"host": {**facts, "cards": cards, "images": ["ab" * 8]}}) as (path, _requests):
+        (host,) = asyncio.run(replace(cloud(path), aggregates=frozenset({"B7"}), dedicated=True).hosts())
+    known = catalogue.load().find("10de", "1eb8", "12a2")
+    assert known is not None
+    assert [(card.address, card.model, card.memory_mib) for card in host.cards] == [
+        ("0000:41:00.0", known.model, known.memory_mib),
+        ("0000:42:00.0", "GPU", 0),
+    ]
+    assert (host.images, host.aggregates, host.dedicated) == (frozenset({"ab" * 8}), frozenset({"B7"}), True)
 
 
 def test_the_cards_that_were_chosen_are_asked_for_by_name() -> None:

@@ -15,6 +15,7 @@ from beamdesk.adapters.openstack.catalog_entries import aliases_of, gpus_of, rea
 from beamdesk.adapters.vmimage.properties import glance_properties
 from beamdesk.domain.catalog import Image, Resources, Software
 from beamdesk.domain.text import Text
+from beamdesk.scheduling.vocabulary import Words
 
 SOFTWARE = json.dumps([{"name": "silx view", "description": {"en": "Looks into files", "zh": "查看文件"}}])
 
@@ -42,6 +43,27 @@ def reasons(entry: dict[str, Any]) -> list[str]:
     offered, left = read([entry])
     assert not offered
     return [one.reason for one in left]
+
+
+def test_image_and_flavor_say_what_they_ask_of_a_host() -> None:
+    (offered,), _ = read_images([image(beamdesk_gpu_memory_mib="40000")])
+    assert offered.words == Words(gpu_memory_mib=40000)
+    specs = {"pci_passthrough:alias": "gpu:2", "beamdesk:gpus": "2", "beamdesk:aggregates": "B7"}
+    (size,), _ = read_flavors([flavor(extra_specs=specs)])
+    assert size.words == Words(gpus=2, aggregates=frozenset({"B7"}))
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        (image(beamdesk_gpu_memry_mib="40000"), "Did you mean"),
+        (flavor(extra_specs={"beamdesk:gpu_memory_mib": "a lot"}), "whole number"),
+        (flavor(extra_specs={"beamdesk:gpu_models": "A100"}), "beamdesk:gpus is 0"),
+        (flavor(extra_specs={"beamdesk:gpu_share": "500", "pci_passthrough:alias": "gpu:2"}), "share of one card"),
+    ],
+)
+def test_an_entry_that_misuses_the_schedulers_words_is_left_out_with_the_reason(entry: dict[str, Any], says: str) -> None:
+    assert says in reasons(entry)[0]
 
 
 def test_an_image_says_everything_by_its_properties() -> None:

@@ -16,6 +16,8 @@ from beamdesk.domain.ids import DesktopId, ExperimentId, PersonId
 from beamdesk.domain.placement import BookedPart, Booking
 from beamdesk.domain.srm import CardState, DeviceRecord, HostRecord
 from beamdesk.protocol import srm as wire
+from beamdesk.scheduling.cards import CardMode
+from beamdesk.scheduling.vocabulary import Words
 from beamdesk.scheduling.wire import read_decision
 from engine_kit import T0, CountedSecrets, FrozenClock, add_people, make_desktop
 from placingkit import CPU, GPU, Site, cpu_host, gpu_host
@@ -131,6 +133,50 @@ async def test_what_no_host_could_ever_run_fails_with_that_reason(store: SqlStor
     desktop = await site.desktop("desktop01")
     assert (desktop.phase, desktop.reason) == (Phase.FAILED, Reason.NEVER_FITS)
     assert "gpus" in desktop.detail
+
+
+async def test_a_minimum_of_the_size_is_met_by_the_card(store: SqlStore) -> None:
+    small, large = gpu_host("a", 1), gpu_host("b", 1)
+    site = a_site(store, replace(small, cards=(replace(small.cards[0], memory_mib=16384),)), large)
+    await apply_for(site, "desktop01", words=Words(gpu_memory_mib=20000))
+    await site.passes()
+    assert await site.where("desktop01") == ("b", ("0000:00:00.0",))
+
+
+async def test_hosts_are_for_whom_they_are(store: SqlStore) -> None:
+    own = replace(cpu_host("a-b7"), aggregates=frozenset({"B7"}), dedicated=True)
+    site = a_site(store, own, cpu_host("z-all"))
+    await apply_for(site, "desktop01", CPU)
+    await apply_for(site, "desktop02", CPU, words=Words(aggregates=frozenset({"B7"})))
+    await site.passes()
+    assert (await site.where("desktop01"), await site.where("desktop02")) == (("z-all", ()), ("a-b7", ()))
+
+
+async def test_a_required_image_decides_the_host_and_who_waits_for_it_is_told(store: SqlStore) -> None:
+    site = a_site(store, cpu_host("a"), replace(cpu_host("b"), images=frozenset({"0123456789abcdef"})))
+    for number in (1, 2):
+        ref = "0123456789abcdef" if number == 1 else "fedcba9876543210"
+        await apply_for(site, f"desktop0{number}", CPU, image_ref=ref, words=Words(image_required=True))
+    await site.passes()
+    assert await site.where("desktop01") == ("b", ())
+    waiting = await site.desktop("desktop02")
+    assert waiting.queue is not None
+    assert waiting.queue.lacking == ("image",)
+
+
+async def test_a_card_may_be_shared_by_two_and_not_by_three(store: SqlStore) -> None:
+    host = gpu_host("gpu-1", 1)
+    site = a_site(store, replace(host, cards=(replace(host.cards[0], mode=CardMode.HOST),)))
+    for number in (1, 2, 3):
+        await apply_for(site, f"desktop0{number}", words=Words(gpu_share=500))
+    await site.passes()
+    places = [await site.where(f"desktop0{number}") for number in (1, 2, 3)]
+    assert sorted(places, key=str) == [("gpu-1", ("0000:00:00.0",))] * 2 + [None]
+    servers = site.cloud.world.open().__enter__().servers.values()
+    assert [server.spec["shared"] for server in servers] == [True, True]
+    await site.end_lease("desktop01")
+    await site.passes()
+    assert await site.where("desktop03") == ("gpu-1", ("0000:00:00.0",))
 
 
 async def test_a_decision_is_kept_once_while_nothing_changes_and_replays(store: SqlStore) -> None:

@@ -13,10 +13,12 @@ from beamdesk.adapters.sql.store import SqlStore
 from beamdesk.domain.catalog import Resources
 from beamdesk.domain.desktop import Desired, Phase, Reason
 from beamdesk.domain.events import EventKind
-from beamdesk.domain.ids import DesktopId, PersonId, SessionId
+from beamdesk.domain.ids import DesktopId, ExperimentId, PersonId, SessionId
+from beamdesk.domain.placement import Booking
 from beamdesk.domain.secrets import hash_secret
 from beamdesk.domain.session import Session, ViewerRole
-from engine_kit import ADA, EXPERIMENT, FrozenClock, add_people, make_desktop
+from beamdesk.scheduling.vocabulary import Words
+from engine_kit import ADA, EXPERIMENT, T0, FrozenClock, add_people, make_desktop
 from engine_stage import NAMES, Stage
 
 pytestmark = pytest.mark.anyio
@@ -69,6 +71,19 @@ async def test_the_server_gets_the_account_the_mounts_and_a_nonce_that_is_stored
     assert guest is not None
     assert guest.nonce_hash == hash_secret(server.nonce)
     assert server.nonce not in repr(guest)
+
+
+async def test_a_cloud_that_places_servers_itself_is_told_what_its_scheduler_needs(stage: Stage, store: SqlStore) -> None:
+    ends, slot = T0 + timedelta(hours=8), (T0 + timedelta(hours=1), T0 + timedelta(hours=2))
+    async with store.begin(write=True) as tx:
+        for name, experiment in (("b1", EXPERIMENT.id), ("b2", "other"), ("b3", EXPERIMENT.id)):
+            await tx.placing.put_booking(Booking(name, ExperimentId(experiment), "gpu", *slot, (), ADA.id, T0))
+        words = Words(gpus=0, aggregates=frozenset({"B7"}))
+        await tx.desktops.insert(make_desktop("desktop01", T0, words=words, resources=Resources(1, 2048, 10, 0)))
+    await ready(stage)
+    (server,) = stage.cloud.world.state.servers.values()
+    until = str(int(ends.timestamp()))
+    assert server.spec["hints"] == {"beamdesk_aggregates": "B7", "beamdesk_until": until, "beamdesk_booking": "b1|b3"}
 
 
 async def test_an_owner_who_left_the_team_gets_no_server(stage: Stage, store: SqlStore) -> None:

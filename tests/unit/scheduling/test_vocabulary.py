@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from beamdesk.scheduling.errors import InvalidRequest
 from beamdesk.scheduling.request import CardDemand, NumaRule, Request
-from beamdesk.scheduling.vocabulary import NAMES, combine, from_extra_specs, parse
+from beamdesk.scheduling.vocabulary import NAMES, Words, combine, from_extra_specs, parse, write
 
 
 def made(flavor: dict[str, str], **more: object) -> Request:
@@ -120,3 +120,21 @@ def test_demands_that_contradict_themselves_are_refused() -> None:
         CardDemand(1, share=500, profile="1g.5gb", container=True)
     with pytest.raises(InvalidRequest, match="excluded as well"):
         Request("d", 1, 1, only_hosts=frozenset({"a"}), not_hosts=frozenset({"a", "b"}))
+
+
+@given(
+    st.builds(
+        Words,
+        gpus=st.none() | st.integers(0, 64),
+        gpu_share=st.none() | st.integers(1, 1000),
+        gpu_profile=st.sampled_from([None, "A10-8Q"]),
+        gpu_models=st.sampled_from([None, frozenset({"A10"}), frozenset({"A10", "A100"})]),
+        gpu_memory_mib=st.none() | st.integers(0, 10**9),
+        numa=st.sampled_from([None, *NumaRule]),
+        aggregates=st.sampled_from([None, frozenset({"B7", "B8"})]),
+        image_required=st.sampled_from([None, True, False]),
+    ),
+    st.sampled_from([":", "_"]),
+)
+def test_words_that_are_written_are_read_back(words: Words, separator: str) -> None:
+    assert parse(write(words, separator)) == words

@@ -16,6 +16,7 @@ from beamdesk.ports.cloud import Capacity, Observation, Server, ServerAccount, S
 from beamdesk.protocol.helper import (
     ByDesktop,
     DataMount,
+    GpuCard,
     HelperAccount,
     HelperServer,
     HostFacts,
@@ -27,6 +28,7 @@ from beamdesk.protocol.helper import (
 )
 from beamdesk.scheduling.cards import Card, CardMode
 from beamdesk.scheduling.host import HostFacts as Place
+from beamdesk.srm import catalogue
 
 _ANY_CARD = "any"
 _MODEL = "GPU"
@@ -41,12 +43,14 @@ _STATUS = {
 class LocalCloud:
     """Servers of one deployment on this machine. Starting takes about 0.1 s, stopping less than 1 s; nothing is polled.
 
-    ``name``: what the scheduler calls this machine.
+    ``name``: what the scheduler calls this machine. ``aggregates``, ``dedicated``: whom it serves, as with a host of Nova.
     """
 
     helper: HelperClient
     deployment_id: str
     name: str = "this-machine"
+    aggregates: frozenset[str] = frozenset()
+    dedicated: bool = False
 
     async def create_server(self, spec: ServerSpec) -> Server:
         """Start the desktop's container, or return the one that exists, in whatever state."""
@@ -113,14 +117,26 @@ class LocalCloud:
         return host
 
     async def hosts(self) -> tuple[Place, ...]:
-        """Return this machine as the scheduler sees it. Its cards are driven by its own kernel; their models are not known here.
+        """Return this machine as the scheduler sees it. Its cards are driven by its own kernel; what they are, the catalogue says.
 
         Raises:
             NotSupported: it cannot isolate desktops; the text names what it lacks.
         """
         host = await self._able_host()
-        cards = tuple(Card(name, _MODEL, 0, 0, 0, 0, mode=CardMode.HOST) for name in host.gpus)
-        return (Place(self.name, 1000 * host.vcpus, host.memory_mib, host.disk_gib, cards),)
+        more = {card.name: card for card in host.cards}
+        cards = tuple(_card(more.get(name) or GpuCard(name)) for name in host.gpus)
+        return (
+            Place(
+                self.name,
+                1000 * host.vcpus,
+                host.memory_mib,
+                host.disk_gib,
+                cards,
+                aggregates=self.aggregates,
+                images=frozenset(host.images),
+                dedicated=self.dedicated,
+            ),
+        )
 
     async def close(self) -> None:
         """Do nothing: no connection is held."""
@@ -138,6 +154,7 @@ class LocalCloud:
                 disk_gib=spec.disk_gib,
                 gpus=spec.cards or (_ANY_CARD,) * spec.gpus,
                 nonce=spec.nonce,
+                shared=spec.shared,
             )
         except ValueError as error:
             raise CloudRefused(f"The desktop cannot run on this machine: {error}.") from error
@@ -164,6 +181,16 @@ class LocalCloud:
 
     async def _find(self, desktop_id: str) -> HelperServer | None:
         return next((server for server in await self._list() if server.desktop_id == desktop_id), None)
+
+
+def _card(card: GpuCard) -> Card:
+    """Return a card as the scheduler sees it, under its PCI address where that is known.
+
+    A number that is not known is 0, so that no request with a minimum gets such a card.
+    """
+    known = catalogue.load().find(card.vendor, card.device, card.subsystem)
+    facts = (known.model, known.memory_mib, known.cores, known.bandwidth_gbs, known.clock_mhz) if known else (_MODEL, 0, 0, 0, 0)
+    return Card(card.address or card.name, *facts, mode=CardMode.HOST)
 
 
 def helper_account(account: ServerAccount) -> HelperAccount:

@@ -14,9 +14,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from beamdesk.domain.catalog import Flavor, Image, Resources, Software
+from beamdesk.domain.catalog import Flavor, Image, Resources, Software, sized
 from beamdesk.domain.ids import FlavorId, ImageId
 from beamdesk.domain.text import Text
+from beamdesk.scheduling.errors import SchedulingError
+from beamdesk.scheduling.vocabulary import Words, parse
 
 Raw = Mapping[str, Any]
 
@@ -95,7 +97,15 @@ def read_image(entry: Raw) -> Image:
         description=_words(entry, "beamdesk_description", _TEXT_LENGTH),
         software=_software(entry.get("beamdesk_software")),
         beamlines=_beamlines(entry.get("beamdesk_beamlines")),
+        words=_asks({key: str(value) for key, value in entry.items() if key.startswith("beamdesk_")}),
     )
+
+
+def _asks(said: Mapping[str, str]) -> Words:
+    try:
+        return parse(said)
+    except SchedulingError as error:
+        raise ValueError(error.message) from error
 
 
 def _name(key: str, value: object) -> str:
@@ -220,10 +230,16 @@ def read_flavor(entry: Raw, name: str | None = None) -> Flavor:
     if any(isinstance(size, bool) or not isinstance(size, int) or size < 0 for size in sizes):
         raise ValueError("vcpus, ram or disk is not a number")
     vcpus, ram, disk, ephemeral = sizes
+    amount, words = Resources(vcpus, ram, disk + ephemeral, gpus_of(specs)), _asks(specs)
+    try:
+        sized(words, amount)
+    except SchedulingError as error:
+        raise ValueError(error.message) from error
     return Flavor(
         id=FlavorId(_name("its name", name or specs.get("beamdesk:flavor") or entry.get("name"))),
         title=_words(specs, "beamdesk:title", _TITLE_LENGTH, needed=True),
-        resources=Resources(vcpus, ram, disk + ephemeral, gpus_of(specs)),
+        resources=amount,
+        words=words,
     )
 
 

@@ -16,6 +16,7 @@ from beamdesk.adapters.sql.tables import Tables
 from beamdesk.domain.desktop import Desktop
 from beamdesk.domain.ids import DesktopId, ExperimentId, PersonId
 from beamdesk.domain.placement import BookedPart, Booking, Placement, StoredDecision
+from beamdesk.scheduling.claims import Grant
 
 _desktop, _placement, _decision, _booking = schema.desktop.c, schema.placement.c, schema.decision.c, schema.booking.c
 
@@ -48,7 +49,7 @@ class SqlPlacing(Tables):
 
     async def put(self, placement: Placement) -> None:
         """Keep the place of a desktop that is admitted already."""
-        values = {"desktop_id": placement.desktop, "host": placement.host, "cards": list(placement.cards)}
+        values = {"desktop_id": placement.desktop, "host": placement.host, "cards": [_written(one) for one in placement.grants]}
         await self._upsert(schema.placement, "desktop_id", values | {"node": placement.node, "at": placement.at})
 
     async def placement(self, desktop_id: DesktopId) -> Placement | None:
@@ -105,8 +106,14 @@ class SqlPlacing(Tables):
         return (await self._write(delete(schema.booking).where(_booking.ends < before))).rowcount
 
 
+def _written(grant: Grant) -> str | dict[str, Any]:
+    """Return a whole card as its address, a part of one with what it is."""
+    return grant.address if grant == Grant(grant.address) else asdict(grant)
+
+
 def _placement_from(row: Mapping[Any, Any]) -> Placement:
-    return Placement(DesktopId(row["desktop_id"]), row["host"], tuple(row["cards"]), row["node"], row["at"])
+    grants = tuple(Grant(one) if isinstance(one, str) else Grant(**one) for one in row["cards"])
+    return Placement(DesktopId(row["desktop_id"]), row["host"], grants, row["node"], row["at"])
 
 
 def _booking_from(row: Mapping[Any, Any]) -> Booking:

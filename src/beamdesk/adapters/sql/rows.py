@@ -12,6 +12,7 @@ from beamdesk.domain.desktop import Desired, Desktop, Phase, QueuePlace, Reason
 from beamdesk.domain.guest import Guest
 from beamdesk.ports.store import Outcome
 from beamdesk.protocol.guest import Step, StepName, StepState
+from beamdesk.scheduling.vocabulary import parse, write
 
 _PLAIN = (
     "id", "name", "owner", "experiment", "image", "image_ref", "flavor", "generation", "lease_ends_at", "phase_since", "detail",
@@ -37,6 +38,7 @@ def desktop_from(row: Mapping[Any, Any]) -> Desktop:
         phase=Phase(row["phase"]),
         reason=Reason(row["reason"]),
         queue=queue,
+        words=parse(row.get("words", {})),  # rows that were removed before there were words have none
     )
 
 
@@ -52,6 +54,7 @@ def desktop_values(desktop: Desktop) -> dict[str, Any]:
         "desired_reason": str(desktop.desired_reason),
         "phase": str(desktop.phase),
         "reason": str(desktop.reason),
+        "words": write(desktop.words),
         **_queue_values(desktop.queue),
     }
 

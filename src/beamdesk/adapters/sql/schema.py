@@ -26,7 +26,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration; a test compares it with the scripts."""
 
 
@@ -95,6 +95,7 @@ desktop = Table(
     Column("last_active_at", UtcTime, nullable=False),
     Column("idle_warned_at", UtcTime),
     Column("lease_warned_at", UtcTime),
+    Column("words", JSON, nullable=False),
     Column("claim_token", Text),
     Column("claim_until", UtcTime),
     Column("woken", Boolean, nullable=False),

@@ -22,6 +22,7 @@ def glance_properties(image: Image, content_hash: str) -> dict[str, str]:
         "software": json.dumps(software, ensure_ascii=False, separators=(",", ":")),
         **{f"title_{language}": text for language, text in image.title.items()},
         **{f"description_{language}": text for language, text in image.description.items()},
+        **image.words,
     }
     return {f"beamdesk_{name}": value for name, value in own.items()} | _HARDWARE
 

@@ -13,10 +13,8 @@ from typing import Any
 
 from beamdesk.scheduling.errors import InvalidRequest
 from beamdesk.scheduling.request import Request
-from beamdesk.scheduling.vocabulary import PREFIX, combine, from_extra_specs, parse
+from beamdesk.scheduling.vocabulary import BOOKING, PREFIX, UNTIL, combine, from_extra_specs, parse
 
-UNTIL, BOOKING = f"{PREFIX}_until", f"{PREFIX}_booking"
-"""Hints beside the vocabulary: the end of the lease (seconds since the epoch) and the booking that the server spends."""
 _RESOURCE = re.compile(r"resources[A-Za-z0-9_-]*:(VGPU|CUSTOM_[A-Z0-9_]+)")
 
 

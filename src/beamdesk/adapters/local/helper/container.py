@@ -36,6 +36,7 @@ class Grant:
     vcpus: int
     memory_mib: int
     cards: tuple[Card, ...]
+    shared: bool = False
 
 
 @dataclass(slots=True)

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from beamdesk.adapters.local.helper.errors import HelperError
+from beamdesk.protocol.helper import GpuCard
 
 ANY = "any"
 """Asks for a free card of the helper's choice."""
 MAX_CARDS = 64
 _NVIDIA = re.compile(r"nvidia[0-9]+\Z")
 _RENDER = re.compile(r"renderD[0-9]+\Z")
+_PCI = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\Z")
 _NVIDIA_SHARED = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset")
 """Control nodes that every process with an NVIDIA card opens; they give access to no card by themselves."""
 _NOT_CARDS = frozenset({"vgem", "nvidia", "nvidia-drm"})
@@ -66,10 +68,11 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A GPU: a name, and all nodes a desktop needs for it."""
+    """A GPU: a name, all nodes a desktop needs for it, and its PCI address where the kernel tells it."""
 
     name: str
     nodes: tuple[Node, ...]
+    address: str = ""
 
 
 def discover(
@@ -79,20 +82,40 @@ def discover(
     number = number or _character_device
     shared = _nodes(dev, _NVIDIA_SHARED, number)
     renders = sorted(path.name for path in (dev / "dri").glob("renderD*") if _RENDER.match(path.name))
-    nvidia_renders = _by_nvidia_minor(sys, renders)
+    by_address = {_address(sys, name): name for name in renders}
+    minors = _nvidia_addresses(sys)
     cards = []
     for name in sorted((path.name for path in dev.glob("nvidia*") if _NVIDIA.match(path.name)), key=_trailing_number):
-        render = nvidia_renders.get(_trailing_number(name))
+        address = minors.get(_trailing_number(name), "")
+        render = by_address.get(address) if address else None
         own = _nodes(dev, (name, *((f"dri/{render}",) if render else ())), number)
         if own:
-            cards.append(Card(name, own + shared))
+            cards.append(Card(name, own + shared, address))
     others = (name for name in sorted(renders, key=_trailing_number) if _driver(sys, name) not in _NOT_CARDS)
-    cards += [Card(name, own) for name in others if (own := _nodes(dev, (f"dri/{name}",), number))]
+    cards += [Card(name, own, _address(sys, name)) for name in others if (own := _nodes(dev, (f"dri/{name}",), number))]
     return tuple(cards)
 
 
+def described(cards: Iterable[Card], sys: Path = Path("/sys")) -> tuple[GpuCard, ...]:
+    """Return what the kernel says of cards."""
+    return tuple(_described(card, sys / "bus/pci/devices" / card.address) for card in cards)
+
+
+def _described(card: Card, folder: Path) -> GpuCard:
+    if not _PCI.match(card.address):
+        return GpuCard(card.name)
+    return GpuCard(card.name, card.address, *(_id(folder / name) for name in ("vendor", "device", "subsystem_device")))
+
+
+def _id(path: Path) -> str:
+    try:
+        return f"{int(path.read_text(), 16):04x}"
+    except (OSError, ValueError):
+        return ""
+
+
 def choose(wanted: Sequence[str], cards: Iterable[Card], taken: Collection[str]) -> tuple[Card, ...]:
-    """Choose the cards for one container; no card is ever shared.
+    """Choose the cards for one container, by name or PCI address; none that is in ``taken``.
 
     Raises:
         HelperError: ``out_of_range`` for a card that does not exist, ``no_capacity`` when too few are free.
@@ -100,6 +123,8 @@ def choose(wanted: Sequence[str], cards: Iterable[Card], taken: Collection[str])
     if len(wanted) > MAX_CARDS:
         raise HelperError("out_of_range", "That many GPU cards cannot be asked for.")
     known = {card.name: card for card in cards}
+    names = {card.address: card.name for card in known.values() if card.address}
+    wanted = [names.get(item, item) for item in wanted]
     free = [name for name in known if name not in taken]
     chosen: list[Card] = []
     for name in sorted(wanted, key=lambda item: item == ANY):
@@ -137,9 +162,12 @@ def _driver(sys: Path, render: str) -> str:
         return ""
 
 
-def _by_nvidia_minor(sys: Path, renders: Iterable[str]) -> dict[int, str]:
-    """Map the minor number of ``nvidiaN`` to its render node by PCI address, as the driver's proc files tell it."""
-    by_address = {(sys / "class/drm" / name / "device").resolve().name: name for name in renders}
+def _address(sys: Path, render: str) -> str:
+    return (sys / "class/drm" / render / "device").resolve().name.lower()
+
+
+def _nvidia_addresses(sys: Path) -> dict[int, str]:
+    """Map the minor number of ``nvidiaN`` to its PCI address, as the driver's proc files tell it."""
     proc = (sys.parent / "proc/driver/nvidia/gpus") if sys != Path("/sys") else Path("/proc/driver/nvidia/gpus")
     found: dict[int, str] = {}
     for folder in proc.glob("*"):
@@ -147,6 +175,6 @@ def _by_nvidia_minor(sys: Path, renders: Iterable[str]) -> dict[int, str]:
             minor = re.search(r"Device Minor:\s*(\d+)", (folder / "information").read_text())
         except OSError:
             continue
-        if minor and folder.name in by_address:
-            found[int(minor.group(1))] = by_address[folder.name]
+        if minor:
+            found[int(minor.group(1))] = folder.name.lower()
     return found

@@ -41,6 +41,18 @@ def find(images_dir: Path, image: str) -> tuple[Path, ...]:
     return layers
 
 
+def installed(images_dir: Path) -> tuple[str, ...]:
+    """Return the hashes of the images that a container could start from now, sorted."""
+    return tuple(sorted(path.stem for path in images_dir.glob("*.json") if _is_whole(images_dir, path.stem)))
+
+
+def _is_whole(images_dir: Path, image: str) -> bool:
+    try:
+        return bool(find(images_dir, image))
+    except HelperError:
+        return False
+
+
 def _read_root_file(path: Path) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

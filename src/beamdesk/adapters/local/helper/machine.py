@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from beamdesk.adapters.local.helper import children, devices, idmap, nspawn, syscalls
+from beamdesk.adapters.local.helper import children, devices, idmap, layers, nspawn, syscalls
 from beamdesk.adapters.local.helper.cgroup import Cgroups, GroupLimits
 from beamdesk.adapters.local.helper.config import Config
 from beamdesk.protocol.helper import HostFacts
@@ -25,12 +25,15 @@ _PROBE = "probe"
 
 def facts(config: Config, missing: tuple[str, ...]) -> HostFacts:
     """Return the totals that desktops may use; what the configuration leaves open comes from the machine."""
+    cards = devices.discover()
     return HostFacts(
         vcpus=config.vcpus or (os.cpu_count() or 1) * CPU_OVERCOMMIT,
         memory_mib=config.memory_mib or _memory_mib(),
         disk_gib=config.disk_gib or _disk_gib(config.homes_dir),
-        gpus=tuple(card.name for card in devices.discover()),
+        gpus=tuple(card.name for card in cards),
         missing=missing,
+        images=layers.installed(config.images_index_dir),
+        cards=devices.described(cards),
     )
 
 

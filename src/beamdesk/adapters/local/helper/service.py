@@ -205,11 +205,11 @@ class Service:
         """Decide everything about a new container, or refuse it."""
         found = layers.find(self.config.images_index_dir, request.image)
         running = self.containers.values()
-        taken = {card.name for item in running for card in item.grant.cards}
+        taken = {card.name for item in running if not (request.shared and item.grant.shared) for card in item.grant.cards}
         cards = devices.choose(request.gpus, devices.discover(), taken) if request.gpus else ()
         bounds = self.config.container_ids
         base = idmap.choose_base(request.desktop_id, bounds.first, bounds.last, {item.grant.base for item in running})
-        grant = Grant(base, request.vcpus, request.memory_mib, cards)
+        grant = Grant(base, request.vcpus, request.memory_mib, cards, request.shared)
         self._check_capacity(grant, 0 if home else request.disk_gib)
         plan = Plan(
             desktop_id=request.desktop_id,

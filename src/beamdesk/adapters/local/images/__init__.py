@@ -19,7 +19,8 @@ Recipes
 Beside it, both optional: ``files/`` is copied over the root, then ``setup.sh`` runs inside it (``bash -eu``, no network).
 
 ``<image>/image.toml`` names its top ``layer``, ``order``, ``[title]``, ``[description]`` (``en``, ``zh``), ``beamlines`` and the
-``[[software]]`` that the catalogue shows; ``default = false`` if it is only built when asked for.
+``[[software]]`` that the catalogue shows; ``default = false`` if it is only built when asked for. ``[scheduling]``, optional, says
+what it asks of a host and its cards, such as ``gpu_memory_mib = "40000"`` (docs/reference/scheduling-vocabulary.md).
 
 The cache
 ---------
@@ -36,6 +37,7 @@ A container's root is an overlay of exactly the listed layers. ``IMAGE``::
     {"id": "imaging", "hash": "<64 hex>", "title": {"en": "...", "zh": "..."}, "description": {"en": "...", "zh": "..."},
      "beamlines": ["B7"],              # empty: for every experiment
      "software": [{"name": "silx view", "command": "silx view", "icon": "silx", "description": {"en": "...", "zh": "..."}}],
+     "words": {"gpu_memory_mib": "40000"},
      "size_bytes": 1234567890}         # of all layers, shared ones included
 
 A layer's hash covers its recipe's files, its copies and its parent's hash; the guest layer's covers the source of

@@ -129,6 +129,7 @@ class Cache:
             "description": dict(image.description),
             "beamlines": list(image.beamlines),
             "software": [asdict(software) for software in image.software],
+            "words": dict(image.words),
             "size_bytes": sum(self.layer_size(item) for item in hashes),
         }
 

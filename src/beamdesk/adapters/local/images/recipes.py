@@ -9,7 +9,7 @@ import re
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,8 @@ class Software:
 class Image:
     """One image recipe: its layers from the top down to the base, and what the catalogue says of it.
 
+    ``words``: what it asks of a host and its cards, in the words of docs/reference/scheduling-vocabulary.md without their prefix.
+
     ``default`` false: built where it is asked for by name only, so that a first start does not wait for it.
     """
 
@@ -81,6 +83,7 @@ class Image:
     beamlines: tuple[str, ...]
     software: tuple[Software, ...]
     default: bool = True
+    words: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,7 @@ class Recipes:
             beamlines=tuple(str(item) for item in data.get("beamlines", [])),
             software=tuple(_software(item, path) for item in data.get("software", [])),
             default=bool(data.get("default", True)),
+            words={str(name): str(text) for name, text in data.get("scheduling", {}).items()},
         )
 
     def guest(self) -> Guest:
