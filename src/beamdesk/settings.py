@@ -133,6 +133,12 @@ class SrmSettings(_Section):
         )
 
 
+class SchedulingSettings(_Section):
+    """Which hosts and cards desktops get (docs/explanation/scheduling.md)."""
+
+    policy: Literal["beamdesk", "heps", "nova-default", "fgd", "best-fit", "random"] = "beamdesk"
+
+
 def _flavors() -> tuple[FlavorSettings, ...]:
     return (
         FlavorSettings(id="small", title_en="Small", title_zh="小型", vcpus=1, memory_mib=2048, disk_gib=10),
@@ -173,6 +179,7 @@ class Settings(BaseSettings):
     openstack: OpenStackSettings = OpenStackSettings()
     guest: GuestSettings = GuestSettings()
     srm: SrmSettings = SrmSettings()
+    scheduling: SchedulingSettings = SchedulingSettings()
     flavors: tuple[FlavorSettings, ...] = Field(default_factory=_flavors, min_length=1)
 
     @field_validator("state_dir", "cache_dir")

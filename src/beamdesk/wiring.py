@@ -192,6 +192,7 @@ async def open_app(settings: Settings, cloud: Cloud) -> AsyncIterator[App]:
                     person_quota=settings.person_quota.quota(),
                     experiment_quota=settings.experiment_quota.quota(),
                     srm=settings.srm.rules(),
+                    policy=settings.scheduling.policy,
                 ),
                 capacity=_CapacityReader(cloud),
                 desktop_origin=desktop_origin(settings),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from beamdesk.adapters.sql.store import SqlStore
-from beamdesk.domain.srm import CardState, DeviceRecord, HostRecord, Sample, StateReason
+from beamdesk.domain.srm import CardState, Consumer, DeviceRecord, HostRecord, Sample, StateReason
 from beamdesk.protocol.srm import LendMode, PartsFacts, ProfileFacts
 from engine_kit import T0
 from postgres import Postgres, running_postgres
@@ -136,11 +136,12 @@ async def test_a_program_has_one_credential(store: SqlStore) -> None:
     async with store.begin(write=True) as tx:
         await tx.srm.put_consumer("nova", b"one", "olga", T0)
         await tx.srm.put_consumer("nova", b"two", "olga", T0)
-        await tx.srm.touch_consumer("nova", T0 + timedelta(seconds=5))
+        await tx.srm.touch_consumer("nova", T0 + timedelta(seconds=5), 2)
     async with store.begin(write=True) as tx:
         assert await tx.srm.consumer_by_token(b"one") is None
-        assert await tx.srm.consumer_by_token(b"two") == ("nova", b"two", T0 + timedelta(seconds=5))
-        assert await tx.srm.consumers() == (("nova", T0, T0 + timedelta(seconds=5)),)
+        nova = Consumer("nova", b"two", T0, T0 + timedelta(seconds=5), 2)
+        assert await tx.srm.consumer_by_token(b"two") == nova
+        assert await tx.srm.consumers() == (nova,)
         assert await tx.srm.remove_consumer("nova")
         assert not await tx.srm.remove_consumer("nova")
 

@@ -43,8 +43,8 @@ def test_only_the_aliases_named_in_the_options_give_cards() -> None:
 
 
 def test_a_lease_and_a_booking_come_as_hints() -> None:
-    request = read(spec(1, flavor(), 0, {"beamdesk_until": ["1790000000"], "beamdesk_booking": ["b-7"]})).request
-    assert (request.until, request.booking) == (1790000000.0, "b-7")
+    asked = read(spec(1, flavor(), 0, {"beamdesk_until": ["1790000000"], "beamdesk_booking": ["b-7|b-8"]}))
+    assert (asked.request.until, asked.bookings) == (1790000000.0, ("b-7", "b-8"))
 
 
 def test_hints_of_others_are_ignored() -> None:
@@ -77,7 +77,9 @@ def test_vgpu_needs_the_profile_and_as_many_resources() -> None:
         ({}, 0, {"beamdesk_until": ["tomorrow"]}, "whole seconds"),
         ({}, 0, {"beamdesk_until": ["NaN"]}, "whole seconds"),
         ({}, 0, {"beamdesk_gpu_modles": ["T4"]}, "Did you mean beamdesk:gpu_models"),
-        ({}, 0, {"beamdesk_booking": [""]}, "printable text"),
+        ({}, 0, {"beamdesk_booking": [""]}, "names of bookings parted by"),
+        ({}, 0, {"beamdesk_booking": ["b-7||b-8"]}, "names of bookings parted by"),
+        ({}, 0, {"beamdesk_booking": ["b-7", "b-8"]}, "given once"),
     ],
 )
 def test_what_contradicts_itself_is_refused_with_the_reason(

@@ -122,10 +122,18 @@ def test_a_broken_answer_is_a_failure_and_never_a_snapshot(
     assert "s3cret" not in str(failure.value)
 
 
-def test_a_policy_that_is_not_known_here_is_a_failure(api: Api, options: Options) -> None:
+def test_a_policy_that_is_not_known_here_does_not_hide_the_cards(
+    api: Api, options: Options, caplog: pytest.LogCaptureFixture
+) -> None:
     api.answer = (200, api.answer[1].replace(b'"beamdesk"', b'"newer"'), {})
-    with pytest.raises(FetchFailed, match="names the policy 'newer'"):
-        fetch(options, None, lambda: 0.0)
+    held = fetch(options, None, lambda: 0.0)
+    assert (held.published.policy, held.published.snapshot.hosts[0].name) == ("beamdesk", "gpu")
+    assert "names the policy newer, which this version does not know" in caplog.text
+
+
+def test_the_api_is_told_what_these_plugins_understand(api: Api, options: Options) -> None:
+    fetch(options, None, lambda: 0.0)
+    assert api.asked[0][1]["beamdesk-plugin"] == "2"
 
 
 def test_an_answer_without_end_is_given_up(api: Api, options: Options, monkeypatch: pytest.MonkeyPatch) -> None:

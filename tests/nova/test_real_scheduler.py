@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import pytest
 
 from beamdesk.plugins.nova.journal import Entry, entries
 from beamdesk.plugins.nova.world import REPORTED_S
+from beamdesk.scheduling import bookings, line
+from beamdesk.scheduling.bookings import Booking
 from beamdesk.scheduling.cards import Card, CardState
 from beamdesk.scheduling.claims import release
 from beamdesk.scheduling.decide import Scheduler
@@ -329,6 +331,38 @@ def test_a_failed_or_dirty_card_is_never_chosen(stage: Stage) -> None:
     _lead(stage.table, "host-004", "0000:12:00.0", CardState.DIRTY)
     stage.publish()
     settle_cards(stage)
+
+
+def test_a_booked_card_is_kept_for_who_spends_it_and_the_decision_is_the_cores(stage: Stage) -> None:
+    bad = {f"host_{number:03d}_{0x10 + at:02x}": CardState.FAILED for number in (1, 4, 7) for at in range(4)}
+    del bad["host_004_12"]
+    settle_cards(stage, **bad)
+    now = time.time()
+    bookings.add(stage.table, Booking("b1.0", "host-004", now - 1, now + 3600, ("0000:12:00.0",), 8000, 16384), now)
+    stage.publish()
+    into, spends = {"beamdesk_until": str(int(now) + 7200)}, {"beamdesk_booking": "b0|b1"}
+    told: dict[str, Entry | None] = {}
+    try:
+        for name, hints in (("stranger", into), ("owner", into | spends)):
+            server = stage.create("trace-a100", hints)
+            told[name] = stage.decided(server)
+            status, devices = stage.settled(server)["status"], stage.devices(server)
+            stage.delete(server)
+            assert (status, devices) == (("ERROR", set()) if name == "stranger" else ("ACTIVE", {"0000:12:00.0"})), stage.told()
+        for name, entry in told.items():
+            assert entry is not None
+            assert entry.decision is not None
+            request = replace(entry.decision.request, booking=None)
+            asked = line.own(stage.table, request, ("b0", "b1") if name == "owner" else (), entry.at)
+            expected = line.decide(stage.core, asked, entry.at)
+            assert (entry.decision.host, entry.decision.grants) == (expected.host, expected.grants)
+            assert (entry.decision.request.booking, entry.decision.refusals) == (expected.request.booking, expected.refusals)
+    finally:
+        bookings.remove(stage.table, "b1.0")
+        # Nobody told the core of this server: the records say dirty, then clean.
+        _lead(stage.table, "host-004", "0000:12:00.0", CardState.DIRTY)
+        stage.publish()
+        settle_cards(stage)
 
 
 @pytest.mark.parametrize(

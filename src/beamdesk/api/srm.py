@@ -10,7 +10,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from beamdesk.api.callers import Application, SignedIn, credential
@@ -18,6 +18,7 @@ from beamdesk.api.models import Input, Items, Time, answer
 from beamdesk.api.problems import documented
 from beamdesk.api.versions import ETAG_HEADER, IfNoneMatch, unchanged
 from beamdesk.app import srm, srm_agents, srm_snapshot
+from beamdesk.domain import srm as srm_domain
 from beamdesk.domain.errors import Invalid, NotSignedIn
 from beamdesk.domain.srm import CardState, DeviceRecord, Sample
 from beamdesk.protocol.codec import MalformedMessage, decode, encode
@@ -27,6 +28,7 @@ router = APIRouter(tags=["srm"])
 
 _HOST = r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$"
 _ADDRESS = r"^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$"
+PluginHeader = Annotated[int, Header(ge=1, le=1000, description="Protocol of the scheduler plugins that asks.")]
 HostPath = Annotated[str, Path(pattern=_HOST, examples=["gpu01"])]
 AddressPath = Annotated[str, Path(pattern=_ADDRESS, examples=["0000:3b:00.0"])]
 
@@ -185,6 +187,12 @@ class KnownConsumer(BaseModel):
     name: str
     created_at: Time
     used_at: Time | None
+    speaks: int = Field(description="Protocol of the scheduler plugins that it named when it last read.")
+
+    @classmethod
+    def of(cls, one: srm_domain.Consumer) -> KnownConsumer:
+        """Return the wire shape."""
+        return cls(name=one.name, created_at=one.created_at, used_at=one.used_at, speaks=one.speaks)
 
 
 def _peer(request: Request) -> str:
@@ -326,7 +334,7 @@ async def forget_srm_device(app: Application, caller: SignedIn, name: HostPath, 
 async def list_snapshot_consumers(app: Application, caller: SignedIn) -> Response:
     """Return the programs that may read the scheduling snapshot. For operators."""
     found = await srm.list_consumers(app, caller)
-    return answer(Items[KnownConsumer](items=[KnownConsumer(name=one[0], created_at=one[1], used_at=one[2]) for one in found]))
+    return answer(Items[KnownConsumer](items=[KnownConsumer.of(one) for one in found]))
 
 
 @router.post(
@@ -364,10 +372,12 @@ async def remove_snapshot_consumer(app: Application, caller: SignedIn, name: Hos
     },
     summary="Scheduling snapshot",
 )
-async def scheduling_snapshot(app: Application, request: Request, if_none_match: IfNoneMatch = None) -> Response:
+async def scheduling_snapshot(
+    app: Application, request: Request, if_none_match: IfNoneMatch = None, beamdesk_plugin: PluginHeader = 1
+) -> Response:
     """Return the scheduling core's state, for a scheduler with a credential of its own (`POST /scheduling/consumers`)."""
     known = partial(unchanged, if_none_match)
-    document, tag = await srm_snapshot.snapshot(app, _bearer(request), address=_peer(request), known=known)
+    document, tag = await srm_snapshot.snapshot(app, _bearer(request), address=_peer(request), known=known, speaks=beamdesk_plugin)
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
     if document is None:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)

@@ -5,31 +5,35 @@ Cards and hosts are chosen by the scheduling core, which promises nothing twice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 from beamdesk.app.audit import audited
 from beamdesk.app.context import App
 from beamdesk.app.desktops import clean_name, visible_experiments
 from beamdesk.app.logins import Caller
 from beamdesk.app.promises import fits_no_host
+from beamdesk.app.sizes import request_of
 from beamdesk.app.views import flavor_of
-from beamdesk.app.world import World, demand_of, read_world
+from beamdesk.app.world import World, read_world
 from beamdesk.domain.catalog import Flavor
-from beamdesk.domain.errors import Conflict, Forbidden, Invalid, NotFound, NotSupported
+from beamdesk.domain.errors import Forbidden, Invalid, NotFound, NotSupported, SlotTaken
 from beamdesk.domain.events import EventKind, NewEvent
 from beamdesk.domain.experiment import Experiment
 from beamdesk.domain.ids import ExperimentId, FlavorId
 from beamdesk.domain.person import Person
 from beamdesk.domain.placement import BookedPart, Booking
 from beamdesk.domain.policy import may_book
+from beamdesk.domain.srm import SPENDS_BOOKINGS
 from beamdesk.ports.store import Transaction
-from beamdesk.scheduling import bookings as core
-from beamdesk.scheduling.errors import NotFree
-from beamdesk.scheduling.state import FAILED
+from beamdesk.scheduling import slots
+from beamdesk.scheduling.request import Request
 
 MOST_DESKTOPS = 32
 LONGEST, FURTHEST = timedelta(days=14), timedelta(days=366)
+READ_LATELY = timedelta(minutes=5)
+"""A scheduler of the cloud that read the records so long ago is taken to keep what is booked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,28 +62,43 @@ async def book(app: App, caller: Caller, wanted: NewBooking) -> BookingView:
 
     Raises:
         Forbidden: the caller is neither local contact of the experiment nor operator. Invalid: times, size or number cannot be.
-        Conflict: not enough is free then; the text says what is in the way. NotSupported: the cloud places desktops itself.
+        SlotTaken: not enough is free then; the text says what is in the way, and when it would be. NotSupported: the cloud places
+        desktops itself, and nothing there would keep what is booked.
     """
     person, now = caller.person, app.clock.now()
     async with audited(app, "book", actor=person.id, experiment=wanted.experiment):
-        if app.hosts is None:
-            raise NotSupported("Desktops of this site are placed by its cloud; bookings are made there.")
         experiment = await _bookable(app, person, wanted.experiment)
+        if app.hosts is None:
+            await _check_that_bookings_are_kept(app, now)
         _check_times(wanted, now)
         note, flavor = _clean_note(wanted.note), await _flavor(app, wanted)
-        hosts, flavors = await app.hosts(), await app.catalog.flavors()
+        hosts, flavors = await app.hosts() if app.hosts is not None else None, await app.catalog.flavors()
         async with app.store.begin(write=True) as tx:
             await tx.placing.lock()
             world = await read_world(tx, hosts, flavors, now, app.rules.srm, app.rules.policy)
             parts = _parts(world, wanted, flavor)
-            booking = Booking(
-                f"b{app.secrets.id()}"[:40], experiment.id, flavor.id, wanted.starts, wanted.ends, parts, person.id, now, note
-            )
-            await tx.placing.put_booking(booking)
-            await _tell(tx, app, caller, EventKind.BOOKING_MADE, booking)
-            await tx.desktops.wake_waiting(now)
+            if len(parts) == wanted.desktops:
+                name = f"b{app.secrets.id()}"[:40]
+                booking = Booking(name, experiment.id, flavor.id, wanted.starts, wanted.ends, parts, person.id, now, note)
+                await tx.placing.put_booking(booking)
+                await _tell(tx, app, caller, EventKind.BOOKING_MADE, booking)
+                await tx.desktops.wake_waiting(now)
+        if len(parts) < wanted.desktops:  # outside of the transaction: looking for another slot takes a moment
+            raise await asyncio.to_thread(_slot_taken, world, wanted, flavor, len(parts))
     app.hint()
     return BookingView(booking, experiment, may_cancel=True)
+
+
+async def _check_that_bookings_are_kept(app: App, now: datetime) -> None:
+    """Where the cloud places servers itself, only our plugins in its scheduler keep what is booked.
+
+    Raises:
+        NotSupported: none has read the records lately, or one that has is too old to know of bookings.
+    """
+    async with app.store.begin() as tx:
+        readers = [one for one in await tx.srm.consumers() if one.used_at is not None and now - one.used_at < READ_LATELY]
+    if not readers or min(one.speaks for one in readers) < SPENDS_BOOKINGS:
+        raise NotSupported("Nothing on this site's cloud would keep what is booked: its scheduler lacks Beamdesk's plugins.")
 
 
 async def _bookable(app: App, person: Person, experiment_id: ExperimentId) -> Experiment:
@@ -118,72 +137,51 @@ async def _flavor(app: App, wanted: NewBooking) -> Flavor:
     if flavor is None:
         known = ", ".join(one.id for one in await app.catalog.flavors())
         raise Invalid(f"There is no size of this name. Sizes on offer: {known}.", field="flavor")
+    if app.hosts is None and not flavor.resources.gpus:
+        raise Invalid(
+            "Only sizes with a GPU can be booked: the cloud of this site counts CPU and memory by itself.", field="flavor"
+        )
     if await fits_no_host(app, flavor.resources, flavor.words):
         raise Invalid("No host of this site could ever run this size. Choose a smaller one.", field="flavor")
     return flavor
 
 
 def _parts(world: World, wanted: NewBooking, flavor: Flavor) -> tuple[BookedPart, ...]:
-    """Find a host and cards for each desktop, the tightest host first, so that large ones stay whole.
-
-    Raises:
-        Conflict: there are not enough; the text says how many there are and what is in the way.
-    """
-    parts: list[BookedPart] = []
-    for number in range(wanted.desktops):
-        part = _part(world, wanted, flavor, number)
-        if part is None:
-            raise Conflict(_in_the_way(world, wanted, len(parts)), field="starts")
-        parts.append(part)
-    return tuple(parts)
+    """Return a host and cards for each desktop; for fewer where there is no more room."""
+    amount, start, end = flavor.resources, wanted.starts.timestamp(), wanted.ends.timestamp()
+    found = slots.find(world.table, _request(world, flavor), wanted.desktops, start, end, world.now.timestamp())
+    return tuple(BookedPart(one.host, one.cards, 1000 * amount.vcpus, amount.memory_mib) for one in found)
 
 
-def _part(world: World, wanted: NewBooking, flavor: Flavor, number: int) -> BookedPart | None:
-    table, amount = world.table, flavor.resources
-    demand = demand_of(amount, flavor.words)
-    start, end = wanted.starts.timestamp(), wanted.ends.timestamp()
-    found: list[tuple[int, str, tuple[str, ...]]] = []
-    for row, name in enumerate(table.names):
-        if not table.enabled[row] or table.dedicated[row]:
-            continue
-        cards: list[str] = []
-        if demand is not None:
-            taken = core.blocked(table, row, start, end, None)
-            usable = table.suits(demand)[row] & (table.state[row] != FAILED)
-            cards = [address for at, address in enumerate(table.addresses[row]) if usable[at] and address not in taken]
-            cards = [address for address in cards if not _held(world, row, address, start)]
-        if len(cards) >= amount.gpus:
-            found.append((len(table.addresses[row]) if demand is None else len(cards), name, tuple(cards[: amount.gpus])))
-    for _, name, chosen in sorted(found):
-        promise = core.Booking(f"new.{number}", name, start, end, chosen, 1000 * amount.vcpus, amount.memory_mib)
-        try:
-            core.add(table, promise, world.now.timestamp())
-        except NotFree:
-            continue
-        return BookedPart(name, chosen, promise.cpu_milli, promise.memory_mib)
-    return None
+def _request(world: World, flavor: Flavor) -> Request:
+    """Return what is booked as a request. Where the cloud counts CPU and memory, only cards can be looked at."""
+    request = request_of("new", flavor.resources, None, replace(flavor.words, image_required=None), container=world.ours)
+    return request if world.ours else replace(request, cpu_milli=0, memory_mib=0)
 
 
-def _held(world: World, row: int, address: str, start: float) -> bool:
-    """Tell whether a present desktop's lease on a card runs into the slot."""
-    for name in world.table.holders[row]:
-        claim = world.table.claims[name]
-        if any(grant.address == address for grant in claim.grants) and (claim.until is None or claim.until > start):
-            return True
-    return False
+def _slot_taken(world: World, wanted: NewBooking, flavor: Flavor, possible: int) -> SlotTaken:
+    """Say how many desktops could be booked, what is in the way (without names of other people), and when they could."""
+    start, length = wanted.starts.timestamp(), (wanted.ends - wanted.starts).total_seconds()
+    now, latest = world.now.timestamp(), (world.now + FURTHEST).timestamp()
+    at = slots.nearest(world.table, _request(world, flavor), wanted.desktops, start, length, now, latest)
+    free_from = None if at is None else datetime.fromtimestamp(at, UTC)
+    text = f"Of {wanted.desktops} desktops {possible} can be booked for this slot: {_in_the_way(world, wanted, flavor)}."
+    if free_from is not None:
+        text += f" The nearest slot of this length with room begins at {free_from:%Y-%m-%d %H:%M} UTC."
+    return SlotTaken(text, free_from=free_from, field="starts")
 
 
-def _in_the_way(world: World, wanted: NewBooking, possible: int) -> str:
-    """Say how many desktops could be booked and why not more, without names of other people."""
+def _in_the_way(world: World, wanted: NewBooking, flavor: Flavor) -> str:
     others = [one for one in world.bookings if one.starts < wanted.ends and wanted.starts < one.ends]
-    leases = [one.until for one in world.table.claims.values() if one.until is None or one.until > wanted.starts.timestamp()]
+    start = wanted.starts.timestamp()
+    held = [one for one in world.table.claims.values() if one.grants or not flavor.resources.gpus]
+    leases = [one for one in held if one.until is None or one.until > start]
     why = []
     if others:
         why.append(f"other bookings overlap, the last of them until {max(one.ends for one in others):%Y-%m-%d %H:%M} UTC")
     if leases:
         why.append("leases of running desktops run into it")
-    text = f"Of {wanted.desktops} desktops {possible} can be booked for this slot"
-    return f"{text}: {' and '.join(why)}." if why else f"{text}: the hosts have no more of what they need."
+    return " and ".join(why) or "the hosts have no more of what they need"
 
 
 async def list_bookings(app: App, caller: Caller) -> tuple[BookingView, ...]:

@@ -8,12 +8,13 @@ from datetime import datetime
 
 from beamdesk.app.audit import audited
 from beamdesk.app.context import App
+from beamdesk.app.hosts import core_host
 from beamdesk.app.logins import Caller
-from beamdesk.app.srm_snapshot import core_host
-from beamdesk.app.world import World, overlaid, read_world
+from beamdesk.app.world import World, read_world
 from beamdesk.domain.desktop import Desktop
 from beamdesk.domain.errors import CloudError, Forbidden
 from beamdesk.domain.placement import Booking
+from beamdesk.domain.server import name_on_host
 from beamdesk.domain.srm import DeviceRecord, HostRecord
 from beamdesk.ports.store import Transaction
 from beamdesk.scheduling.cards import Card, CardState
@@ -85,8 +86,8 @@ async def see_fleet(app: App, caller: Caller) -> tuple[FleetHost, ...]:
     async with app.store.begin() as tx:
         records = {record.name: record for record in await tx.srm.hosts()}
         devices = {(one.host, one.address): one for one in await tx.srm.devices()}
-        hosts = overlaid(_all(driver_hosts, records, devices), records.values(), devices.values(), now, app.rules.srm)
-        world = await read_world(tx, hosts, flavors, now, app.rules.srm, app.rules.policy, ours=app.hosts is not None)
+        hosts = None if app.hosts is None else _all(driver_hosts, records, devices)
+        world = await read_world(tx, hosts, flavors, now, app.rules.srm, app.rules.policy)
         desktops = await _holders(tx, await tx.desktops.holders())
     return tuple(_host(world, host, records.get(host.name), devices, desktops) for host in world.table.hosts)
 
@@ -130,7 +131,7 @@ async def _holders(tx: Transaction, admitted: Iterable[Desktop]) -> _Desktops:
         holder = Holder(desktop.id, desktop.name, owner.full_name if owner else desktop.owner, desktop.lease_ends_at)
         by_id[desktop.id] = holder
         if desktop.server_id is not None:
-            by_server[desktop.server_id] = holder
+            by_server[name_on_host(desktop.server_id)] = holder
     return _Desktops(by_id, by_server)
 
 

@@ -5,11 +5,25 @@ from __future__ import annotations
 from datetime import datetime
 
 from beamdesk.app.srm_devices import give_back, lend
+from beamdesk.domain.desktop import Desktop
 from beamdesk.domain.errors import CloudUnavailable, Conflict
 from beamdesk.domain.ids import DesktopId
 from beamdesk.domain.placement import Placement
+from beamdesk.domain.server import name_on_host
 from beamdesk.ports.store import Transaction
 from beamdesk.protocol.srm import LendMode
+
+
+async def cards_of(tx: Transaction, desktop: Desktop) -> tuple[str, frozenset[str]] | None:
+    """Return a desktop's host and cards: where we placed it, or where agents say that its server has them. None = not known."""
+    placement = await tx.placing.placement(desktop.id)
+    if placement is not None:
+        return placement.host, frozenset(placement.cards)
+    if desktop.server_id is None:
+        return None
+    name = name_on_host(desktop.server_id)
+    held = [one for one in await tx.srm.devices() if one.holder == name and one.present]
+    return (held[0].host, frozenset(one.address for one in held if one.host == held[0].host)) if held else None
 
 
 async def record_lent(tx: Transaction, placement: Placement, now: datetime) -> None:

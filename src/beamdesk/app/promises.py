@@ -6,7 +6,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from beamdesk.app.context import App
-from beamdesk.app.world import overlaid, request_of
+from beamdesk.app.hosts import overlaid
+from beamdesk.app.placements import cards_of
+from beamdesk.app.sizes import request_of
 from beamdesk.domain.catalog import Resources
 from beamdesk.domain.desktop import Desktop
 from beamdesk.domain.errors import CloudError, Conflict
@@ -27,7 +29,7 @@ async def fits_no_host(app: App, amount: Resources, words: Words) -> tuple[str, 
         return ()
     async with app.store.begin() as tx:
         known = overlaid(hosts, await tx.srm.hosts(), await tx.srm.devices(), app.clock.now(), app.rules.srm)
-    return never(HostTable(known), request_of("any", amount, None, replace(words, image_required=None)))
+    return never(HostTable(known), request_of("any", amount, None, replace(words, image_required=None), container=True))
 
 
 def never(table: HostTable, request: Request) -> tuple[str, ...]:
@@ -50,13 +52,13 @@ async def refuse_to_run_into_a_booking(tx: Transaction, desktop: Desktop, ends_a
     Raises:
         Conflict: with the new end the lease would run into a booking of one of its cards; the text says when that begins.
     """
-    placement = await tx.placing.placement(desktop.id)
-    if placement is None or ends_at <= desktop.lease_ends_at:
+    if ends_at <= desktop.lease_ends_at or (held := await cards_of(tx, desktop)) is None:
         return
+    host, cards = held
     for booking in await tx.placing.bookings(now):
         if booking.experiment == desktop.experiment or booking.starts >= ends_at:
             continue
-        if any(part.host == placement.host and set(part.cards) & set(placement.cards) for part in booking.parts):
+        if any(part.host == host and cards & set(part.cards) for part in booking.parts):
             raise Conflict(
                 f"This desktop's GPU is booked from {booking.starts:%Y-%m-%d %H:%M} UTC on. Save your work before; "
                 "afterwards a new desktop can have another."

@@ -17,7 +17,7 @@ from beamdesk.app.srm_devices import state_event
 from beamdesk.domain.errors import Conflict, Forbidden, Invalid, NotFound
 from beamdesk.domain.events import EventKind, NewEvent
 from beamdesk.domain.secrets import hash_secret
-from beamdesk.domain.srm import OPERATOR_MAY_SET, CardState, DeviceRecord, HostRecord, Sample, StateReason
+from beamdesk.domain.srm import OPERATOR_MAY_SET, CardState, Consumer, DeviceRecord, HostRecord, Sample, StateReason
 from beamdesk.domain.srm_checks import check_host_name, text
 from beamdesk.ports.store import Transaction
 
@@ -212,7 +212,7 @@ async def make_consumer(app: App, caller: Caller, name: str) -> str:
     return token
 
 
-async def list_consumers(app: App, caller: Caller) -> tuple[tuple[str, datetime, datetime | None], ...]:
+async def list_consumers(app: App, caller: Caller) -> tuple[Consumer, ...]:
     """Return the programs that may read the snapshot: name, since when, last used."""
     async with _operator(app, caller, "srm_consumer"), app.store.begin() as tx:
         return await tx.srm.consumers()

@@ -1,41 +1,44 @@
-"""The scheduling core's table for this site: the driver's hosts, what their agents report, who is admitted, what is booked.
+"""The scheduling core's table for this site: hosts, what their agents report, who is admitted, what is booked.
 
 Built anew for each question from the store and the hosts: there is no state in a process that could differ from another's. Nothing
-is decided here. Hosts are asked for before a transaction, everything else is read inside the caller's.
+is decided here. Hosts are asked for before a transaction, everything else is read inside the caller's. Where the cloud places
+servers itself, hosts are those of the SRM records, and who has a card is what they report.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from beamdesk.app.srm_snapshot import core_hosts
-from beamdesk.domain.catalog import Flavor, Resources, sized
+from beamdesk.app.hosts import as_free, claims_of, core_hosts, overlaid
+from beamdesk.app.sizes import mix_of, part_name, request_of
+from beamdesk.domain.catalog import Flavor
 from beamdesk.domain.desktop import Desktop
 from beamdesk.domain.ids import DesktopId, ExperimentId
 from beamdesk.domain.placement import Booking, Placement
+from beamdesk.domain.server import name_on_host
 from beamdesk.domain.srm import DeviceRecord, HostRecord, SrmRules
 from beamdesk.ports.store import Transaction
 from beamdesk.scheduling import bookings as core_bookings
 from beamdesk.scheduling.bookings import Booking as CoreBooking
-from beamdesk.scheduling.cards import Card, CardState
 from beamdesk.scheduling.claims import Claim, restore
 from beamdesk.scheduling.decide import Scheduler
-from beamdesk.scheduling.fragment import Mix, Task
+from beamdesk.scheduling.fragment import Mix
 from beamdesk.scheduling.host import HostFacts
-from beamdesk.scheduling.line import Asked, decide, reduced, take
+from beamdesk.scheduling.line import Asked, decide, own, reduced, take
 from beamdesk.scheduling.policy import DEFAULT, Policy, make
-from beamdesk.scheduling.request import CardDemand, Request
 from beamdesk.scheduling.state import HostTable
-from beamdesk.scheduling.vocabulary import Words, demand, request_for
+
+_Held = dict[ExperimentId, list[Claim]]
 
 
 @dataclass(frozen=True, slots=True)
 class World:
     """The table, how it is decided over, and the bookings as the site knows them.
 
-    ``adrift``: admitted desktops that no placement was kept of (from before there were any), with where they are counted meanwhile.
+    ``ours``: desktops are placed by us. ``adrift``: admitted desktops that no placement was kept of (from before there were any),
+    with where they are counted meanwhile.
     """
 
     scheduler: Scheduler
@@ -44,6 +47,7 @@ class World:
     bookings: tuple[Booking, ...]
     placements: dict[DesktopId, Placement]
     adrift: dict[DesktopId, Placement]
+    ours: bool
 
     @property
     def table(self) -> HostTable:
@@ -55,110 +59,107 @@ class World:
         return make(self.scheduler.policy.name, table, self.mix)
 
     def asked(self, desktop: Desktop, until: datetime) -> Asked:
-        """Return what a desktop asks of the scheduler, with a lease until then."""
-        request = request_of(desktop.id, desktop.resources, until, desktop.words, desktop.image_ref)
-        return asked_of(request, desktop.experiment, self.bookings, self.now)
+        """Return what a desktop asks of the scheduler, with a lease until then. The bookings of its experiment are its own."""
+        request = request_of(desktop.id, desktop.resources, until, desktop.words, desktop.image_ref, container=self.ours)
+        names = [one.id for one in self.bookings if one.experiment == desktop.experiment]
+        return own(self.table, request, names, self.now.timestamp())
 
 
-def demand_of(amount: Resources, words: Words) -> CardDemand | None:
-    """Return the cards of a size. A local desktop is a container and may use those that the host drives."""
-    return demand(sized(words, amount), container=True)
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What the store knows of a site at one moment."""
+
+    now: datetime
+    records: tuple[HostRecord, ...]
+    devices: tuple[DeviceRecord, ...]
+    admitted: tuple[Desktop, ...]
+    placements: tuple[Placement, ...]
+    bookings: tuple[Booking, ...]
 
 
-def request_of(name: str, amount: Resources, until: datetime | None, words: Words, image_ref: str | None = None) -> Request:
-    """Return a size as the core's request.
-
-    Raises:
-        InvalidRequest: an image is required on the host, and none is named.
-    """
-    return request_for(
-        name,
-        sized(words, amount),
-        vcpus=amount.vcpus,
-        memory_mib=amount.memory_mib,
-        disk_gib=amount.disk_gib,
-        image_ref=image_ref,
-        container=True,
-        until=until.timestamp() if until is not None else None,
+async def read_rows(tx: Transaction, now: datetime) -> Rows:
+    """Read what a world is made of. In one transaction, so that it is one moment's state."""
+    return Rows(
+        now,
+        await tx.srm.hosts(),
+        await tx.srm.devices(),
+        await tx.desktops.holders(),
+        await tx.placing.placements(),
+        await tx.placing.bookings(now),
     )
-
-
-def mix_of(flavors: Iterable[Flavor]) -> Mix:
-    """Return the sizes on offer as the typical requests, each as often as any other."""
-    return tuple(
-        Task(1000 * one.resources.vcpus, one.resources.memory_mib, demand_of(one.resources, one.words), 1) for one in flavors
-    )
-
-
-def asked_of(request: Request, experiment: ExperimentId, bookings: Sequence[Booking], now: datetime) -> Asked:
-    """Return a request with the bookings of its experiment: those do not keep it away, and the present ones are used first."""
-    own = [one for one in bookings if one.experiment == experiment]
-    present = [one for one in own if one.starts <= now < one.ends]
-    names = {one.id: tuple(part_name(one, number) for number in range(len(one.parts))) for one in own}
-    spend = tuple(
-        name
-        for one in present
-        for name, part in zip(names[one.id], one.parts, strict=True)
-        if len(part.cards) >= (request.cards.count if request.cards else 0)
-    )
-    return Asked(request, tuple(name for parts in names.values() for name in parts), spend)
-
-
-def part_name(booking: Booking, number: int) -> str:
-    """Return the core's name of one part of a booking."""
-    return f"{booking.id}.{number}"
 
 
 async def read_world(
     tx: Transaction,
-    hosts: Sequence[HostFacts],
+    hosts: Sequence[HostFacts] | None,
     flavors: Iterable[Flavor],
     now: datetime,
     rules: SrmRules,
     policy: str = DEFAULT,
-    *,
-    ours: bool = True,
 ) -> World:
-    """Read everything into a table. In one transaction, so that it is one moment's state.
+    """Read everything into a table (`world_of`)."""
+    return world_of(await read_rows(tx, now), hosts, flavors, rules, policy)
 
-    ``ours``: desktops are placed by us, so that one without a placement has to be counted somewhere all the same.
-    """
-    records = await tx.srm.hosts()
-    devices = await tx.srm.devices()
-    admitted = await tx.desktops.holders()
-    placements = {one.desktop: one for one in await tx.placing.placements()}
-    booked = await tx.placing.bookings(now)
-    lent = {(one.host, address) for one in placements.values() for address in one.cards}
-    table = HostTable(_as_free(host, lent) for host in overlaid(hosts, records, devices, now, rules))
-    placed = [(one, placements[one.id]) for one in admitted if one.id in placements and placements[one.id].host in table.row]
-    claims = {desktop.experiment: [] for desktop, _ in placed}  # type: dict[ExperimentId, list[Claim]]
-    for desktop, placement in placed:
-        claim = claim_of(desktop, placement, now)
-        restore(table, claim)
-        claims[desktop.experiment].append(claim)
-    for booking in booked:
-        _restore_booking(table, booking, claims.get(booking.experiment, ()), now)
-    mix = mix_of(flavors)
-    world = World(Scheduler(table, make(policy, table, mix), keep=5), mix, now, booked, placements, {})
-    for desktop in admitted:
-        if ours and desktop.id not in placements:
+
+def world_of(
+    rows: Rows, hosts: Sequence[HostFacts] | None, flavors: Iterable[Flavor], rules: SrmRules, policy: str = DEFAULT
+) -> World:
+    """Return the table of those rows. ``hosts``: the driver's, None where the cloud places servers itself."""
+    now, placements = rows.now, {one.desktop: one for one in rows.placements} if hosts is not None else {}
+    if hosts is None:
+        table, held = _of_records(rows, rules)
+    else:
+        table, held = _of_placements(overlaid(hosts, rows.records, rows.devices, now, rules), rows.admitted, placements, now)
+    for booking in rows.bookings:
+        _restore_booking(table, booking, held.get(booking.experiment, ()), now)
+    mix = mix_of(flavors, container=hosts is not None)
+    scheduler = Scheduler(table, make(policy, table, mix), keep=5)
+    world = World(scheduler, mix, now, rows.bookings, placements, {}, ours=hosts is not None)
+    for desktop in rows.admitted if world.ours else ():
+        if desktop.id not in placements:
             _count_adrift(world, desktop)
     return world
 
 
+def _of_placements(
+    hosts: Iterable[HostFacts], admitted: Iterable[Desktop], placements: Mapping[DesktopId, Placement], now: datetime
+) -> tuple[HostTable, _Held]:
+    """Return the hosts under the desktops that were placed on them."""
+    lent = {(one.host, address) for one in placements.values() for address in one.cards}
+    table, held = HostTable(as_free(host, lent) for host in hosts), _Held()
+    for desktop in admitted:
+        placement = placements.get(desktop.id)
+        if placement is not None and placement.host in table.row:
+            claim = claim_of(desktop, placement, now)
+            restore(table, claim)
+            held.setdefault(desktop.experiment, []).append(claim)
+    return table, held
+
+
 def claim_of(desktop: Desktop, placement: Placement, now: datetime) -> Claim:
     """Return what an admitted desktop holds."""
-    amount, until = desktop.resources, desktop.lease_ends_at
-    return Claim(
-        desktop.id,
-        placement.host,
-        1000 * amount.vcpus,
-        amount.memory_mib,
-        amount.disk_gib,
-        placement.grants,
-        placement.node,
-        until.timestamp() if until > now else None,
-    )
+    amount = desktop.resources
+    cpu, until = 1000 * amount.vcpus, _end(desktop, now)
+    return Claim(desktop.id, placement.host, cpu, amount.memory_mib, amount.disk_gib, placement.grants, placement.node, until)
+
+
+def _end(desktop: Desktop, now: datetime) -> float | None:
+    return desktop.lease_ends_at.timestamp() if desktop.lease_ends_at > now else None
+
+
+def _of_records(rows: Rows, rules: SrmRules) -> tuple[HostTable, _Held]:
+    """Return the hosts of the records under whoever their agents say has a card. Only desktops of ours have a lease."""
+    ours = {name_on_host(one.server_id): one for one in rows.admitted if one.server_id is not None}
+    table, held = HostTable(core_hosts(rows.records, rows.devices, rows.now, rules)), _Held()
+    ends = {name: _end(desktop, rows.now) for name, desktop in ours.items()}
+    for name, claim in claims_of(rows.devices, table.row, ends).items():
+        restore(table, claim)
+        if (desktop := ours.get(name)) is not None:
+            # The cloud counts CPU and memory, but of what a booking keeps its desktops use theirs.
+            amount = desktop.resources
+            with_amounts = replace(claim, cpu_milli=1000 * amount.vcpus, memory_mib=amount.memory_mib)
+            held.setdefault(desktop.experiment, []).append(with_amounts)
+    return table, held
 
 
 def _count_adrift(world: World, desktop: Desktop) -> None:
@@ -167,55 +168,6 @@ def _count_adrift(world: World, desktop: Desktop) -> None:
     if decision.host is not None:
         claim = take(world.table, decision)
         world.adrift[desktop.id] = Placement(desktop.id, claim.host, claim.grants, claim.node, world.now)
-
-
-def overlaid(
-    hosts: Iterable[HostFacts], records: Iterable[HostRecord], devices: Iterable[DeviceRecord], now: datetime, rules: SrmRules
-) -> tuple[HostFacts, ...]:
-    """Return the driver's hosts with what their agents know better: purpose, switch, age of the report, cards and their states."""
-    known = {host.name: host for host in core_hosts(records, devices, now, rules)}
-    return tuple(_overlaid(host, known.get(host.name)) for host in hosts)
-
-
-def _overlaid(host: HostFacts, record: HostFacts | None) -> HostFacts:
-    if record is None:
-        return host
-    reported = {card.address: card for card in record.cards}
-    nodes = len(host.nodes)
-    cards = tuple(_known(card, reported.get(card.address), nodes) for card in host.cards)
-    return replace(
-        host,
-        cards=cards,
-        aggregates=host.aggregates | record.aggregates,
-        dedicated=record.dedicated,
-        enabled=host.enabled and record.enabled,
-        stale=record.stale,
-    )
-
-
-def _known(card: Card, reported: Card | None, nodes: int) -> Card:
-    """Return a card with the facts of its report; how it is lent is the driver's to say."""
-    if reported is None:
-        return card
-    return replace(
-        card,
-        model=reported.model,
-        memory_mib=reported.memory_mib,
-        cores=reported.cores,
-        bandwidth_gbs=reported.bandwidth_gbs,
-        clock_mhz=reported.clock_mhz,
-        state=reported.state,
-        numa=min(reported.numa, nodes - 1),
-    )
-
-
-def _as_free(host: HostFacts, lent: set[tuple[str, str]]) -> HostFacts:
-    """Return a host as it is without our desktops: a card that is reported as used by one of them becomes used by its claim."""
-    cards = tuple(
-        replace(card, state=CardState.FREE) if card.state is CardState.USED and (host.name, card.address) in lent else card
-        for card in host.cards
-    )
-    return replace(host, cards=cards)
 
 
 def _restore_booking(table: HostTable, booking: Booking, held: Sequence[Claim], now: datetime) -> None:

@@ -25,6 +25,7 @@ A code never changes once released. ``message`` is shown to people: it says what
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import ClassVar
 
 
@@ -81,6 +82,16 @@ class Conflict(Refused):
     """The present state does not allow it."""
 
     code = "conflict"
+
+
+class SlotTaken(Conflict):
+    """Not enough is free in a slot. ``free_from``: when the nearest slot of the same length begins, where one was found."""
+
+    code = "conflict"
+
+    def __init__(self, message: str, *, free_from: datetime | None, field: str | None = None, **context: object) -> None:
+        super().__init__(message, field=field, **context)
+        self.free_from = free_from
 
 
 class StaleWrite(Conflict):

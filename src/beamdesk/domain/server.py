@@ -36,6 +36,11 @@ class HostState(StrEnum):
     DOWN = "down"
 
 
+def name_on_host(server_id: ServerId) -> str:
+    """Return the name that the server's host knows it by: drivers of clouds with several places put the place before it."""
+    return server_id.rpartition(":")[2]
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """A server as observed. ``address``: ``unix:PATH`` or ``tcp:HOST:PORT`` of its streaming server, once known.

@@ -19,7 +19,18 @@ from typing import Final
 from beamdesk.protocol.srm import CardFacts, CardLoad, HostFacts, HostLoad, LendMode
 from beamdesk.scheduling.cards import CardState
 
-__all__ = ["OPERATOR_MAY_SET", "Alarm", "CardState", "DeviceRecord", "HostRecord", "Sample", "SrmRules", "StateReason", "observe"]
+__all__ = [
+    "OPERATOR_MAY_SET",
+    "Alarm",
+    "CardState",
+    "Consumer",
+    "DeviceRecord",
+    "HostRecord",
+    "Sample",
+    "SrmRules",
+    "StateReason",
+    "observe",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +144,21 @@ class DeviceRecord:
             job_until=self.job_until if keeps_job else None,
             attempts=0 if state in {CardState.FREE, CardState.USED} else self.attempts,
         )
+
+
+SPENDS_BOOKINGS: Final = 2
+"""The protocol of the scheduler plugins since which they take a booking by its name, part after part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """A program that may read the scheduling snapshot. ``speaks``: the protocol of the plugins that it named when it last read."""
+
+    name: str
+    token_hash: bytes = field(repr=False)
+    created_at: datetime
+    used_at: datetime | None = None
+    speaks: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,9 @@ class Placing(Protocol):
     async def decisions(self, desktop_id: DesktopId, limit: int = 10) -> tuple[StoredDecision, ...]:
         """Return the newest decisions about a desktop, newest first."""
 
+    async def marks(self, now: datetime) -> bytes:
+        """Digest bookings and leases of servers: it changes when one of them changes, begins or ends. Cheap."""
+
     async def put_booking(self, booking: Booking) -> None:
         """Keep a booking."""
 

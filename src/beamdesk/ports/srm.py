@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Protocol
 
-from beamdesk.domain.srm import DeviceRecord, HostRecord, Sample
+from beamdesk.domain.srm import Consumer, DeviceRecord, HostRecord, Sample
 
 
 class Srm(Protocol):
@@ -59,14 +59,14 @@ class Srm(Protocol):
     async def put_consumer(self, name: str, token_hash: bytes, created_by: str, now: datetime) -> None:
         """Let a program read the snapshot, with a new credential if it has one already."""
 
-    async def consumer_by_token(self, token_hash: bytes) -> tuple[str, bytes, datetime | None] | None:
-        """Return name, stored hash and last use of the program that holds this credential."""
+    async def consumer_by_token(self, token_hash: bytes) -> Consumer | None:
+        """Return the program that holds this credential."""
 
-    async def consumers(self) -> tuple[tuple[str, datetime, datetime | None], ...]:
-        """Return name, when it was made and when it was last used, of all."""
+    async def consumers(self) -> tuple[Consumer, ...]:
+        """Return all, by name."""
 
-    async def touch_consumer(self, name: str, now: datetime) -> None:
-        """Record that a program read the snapshot."""
+    async def touch_consumer(self, name: str, now: datetime, speaks: int) -> None:
+        """Record that a program read the snapshot, and which protocol it speaks."""
 
     async def remove_consumer(self, name: str) -> bool:
         """Take the right to read the snapshot away; False = there was none."""

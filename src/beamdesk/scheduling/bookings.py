@@ -124,15 +124,19 @@ def _end(table: HostTable, claim_id: str, now: float) -> float:
 
 
 def least_free(table: HostTable, row: int, start: float, end: float, spent: str | None, now: float) -> tuple[int, int]:
-    """Return the least CPU and memory that is free at any moment of [start, end), leases and bookings counted."""
+    """Return the least CPU and memory that is free at any moment of [start, end), leases and bookings counted.
+
+    What is free now, and what leases give back by then: a table whose free amounts come from elsewhere (Nova) counts what no claim
+    explains as staying.
+    """
     ends = [(_end(table, claim_id, now), table.claims[claim_id]) for claim_id in table.holders[row]]
     bookings = [booking for booking in table.booked.get(row, ()) if booking.id != spent and booking.meets(start, end)]
     cpu = memory = 1 << 60
     for at in {start, *(booking.start for booking in bookings if booking.start > start)}:
-        staying = [claim for until, claim in ends if until > at]
+        left = [claim for until, claim in ends if until <= at]
         held = [booking for booking in bookings if booking.meets(at, math.nextafter(at, math.inf))]
-        cpu = min(cpu, int(table.cpu_total[row]) - sum(one.cpu_milli for one in staying) - sum(one.cpu_milli for one in held))
+        cpu = min(cpu, int(table.cpu_free[row]) + sum(one.cpu_milli for one in left) - sum(one.cpu_milli for one in held))
         memory = min(
-            memory, int(table.memory_total[row]) - sum(one.memory_mib for one in staying) - sum(one.memory_mib for one in held)
+            memory, int(table.memory_free[row]) + sum(one.memory_mib for one in left) - sum(one.memory_mib for one in held)
         )
     return cpu, memory

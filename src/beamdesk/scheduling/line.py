@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from beamdesk.scheduling import bookings
@@ -77,6 +77,18 @@ class Line:
         return place
 
 
+def own(table: HostTable, request: Request, names: Iterable[str], now: float) -> Asked:
+    """Return a request whose experiment made the bookings ``names``: their parts do not keep it away, present ones are used first.
+
+    A part is named ``NAME.NUMBER``. Parts with too few cards left for the request are not tried.
+    """
+    count = request.cards.count if request.cards is not None else 0
+    wanted = set(names)
+    parts = [one for one in table.bookings.values() if one.id in wanted or one.id.rpartition(".")[0] in wanted]
+    spend = tuple(one.id for one in parts if one.start <= now < one.end and len(one.cards) >= count)
+    return Asked(request, tuple(one.id for one in parts), spend)
+
+
 def lacking(decision: Decision) -> tuple[str, ...]:
     """Return what a request that found no host is short of, on hosts that are suited to it."""
     found = dict.fromkeys(_LACKING[reason] for reason, _ in decision.refusals if reason in _LACKING)
@@ -108,11 +120,11 @@ def _asks(request: Request, kind: str) -> bool:
 def decide(scheduler: Scheduler, asked: Asked, now: float) -> Decision:
     """Decide for one request, first within what its experiment has booked, then anywhere."""
     for booking in asked.spend:
-        with _without(scheduler.table, tuple(one for one in asked.own if one != booking)):
+        with without(scheduler.table, tuple(one for one in asked.own if one != booking)):
             decision = scheduler.decide(replace(asked.request, booking=booking), now)
         if decision.host is not None:
             return decision
-    with _without(scheduler.table, asked.own):
+    with without(scheduler.table, asked.own):
         return scheduler.decide(asked.request, now)
 
 
@@ -142,8 +154,8 @@ def reduced(booking: Booking, held: Sequence[Claim]) -> Booking | None:
 
 
 @contextlib.contextmanager
-def _without(table: HostTable, names: tuple[str, ...]) -> Iterator[None]:
-    """Take bookings out for the length of one decision."""
+def without(table: HostTable, names: tuple[str, ...]) -> Iterator[None]:
+    """Take bookings out for the length of a look at the table."""
     taken = [booking for booking in (bookings.remove(table, name) for name in names) if booking is not None]
     try:
         yield

@@ -3,6 +3,7 @@
 import pytest
 
 from beamdesk.domain.errors import ConfigurationError
+from beamdesk.scheduling.policy import POLICIES
 from beamdesk.scheduling.vocabulary import Words
 from beamdesk.settings import load_settings
 
@@ -23,6 +24,13 @@ def test_defaults_need_no_file():
     settings = load_settings()
     assert settings.origin == "http://localhost:8080"
     assert [flavor.id for flavor in settings.flavors] == ["small", "medium", "large", "gpu.small"]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_of_the_core_may_be_named(tmp_path, policy):
+    file = tmp_path / "b.toml"
+    file.write_text(f"[scheduling]\npolicy = '{policy}'")
+    assert load_settings(file).scheduling.policy == policy
 
 
 def test_the_environment_wins_over_the_file(tmp_path, monkeypatch):
@@ -47,6 +55,7 @@ def test_the_environment_wins_over_the_file(tmp_path, monkeypatch):
         ("tls_key = '/k.pem'", "belong together"),
         ("database_url = 'mysql://x'", "database_url"),
         ("flavors = []", "flavors"),
+        ("[scheduling]\npolicy = 'fastest'", "scheduling.policy"),
         (f"[[flavors]]\n{SIZE}\nspecs = {{'beamdesk:gpu_memry_mib' = '1'}}", "Did you mean beamdesk:gpu_memory_mib"),
         (f"[[flavors]]\n{SIZE}\nspecs = {{'beamdesk:gpu_memory_mib' = '1'}}", "size g: beamdesk:gpus is 0"),
     ],

@@ -111,9 +111,9 @@ async def test_only_a_consumers_credential_reads_it(app: App) -> None:
         with pytest.raises(NotSignedIn):
             await srm_snapshot.snapshot(app, secret, address="10.0.0.9", known=lambda _tag: False)
     operator = await caller(app, OPERATOR)
-    assert [(one[0], one[2]) for one in await srm.list_consumers(app, operator)] == [("nova", None)]
+    assert [(one.name, one.used_at) for one in await srm.list_consumers(app, operator)] == [("nova", None)]
     await srm_snapshot.snapshot(app, token, address="10.0.0.9", known=lambda _tag: False)
-    assert (await srm.list_consumers(app, operator))[0][2] == clock_of(app).now()
+    assert (await srm.list_consumers(app, operator))[0].used_at == clock_of(app).now()
     await srm.remove_consumer(app, operator, "nova")
     with pytest.raises(NotSignedIn):
         await srm_snapshot.snapshot(app, token, address="10.0.0.9", known=lambda _tag: False)
@@ -136,7 +136,7 @@ async def test_every_change_that_matters_changes_the_tag(app: App) -> None:
         assert tag not in tags
         tags.append(tag)
         (host,) = read_snapshot(document).snapshot.hosts
-        table = await srm_snapshot.core_table(app)
+        table = (await srm_snapshot.records_world(app)).table
         assert bool(table.enabled[table.row["gpu01"]]) == host.enabled
 
     await agent.say(loads=(held(),))

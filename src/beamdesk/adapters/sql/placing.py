@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -82,6 +83,21 @@ class SqlPlacing(Tables):
             StoredDecision(DesktopId(row["desktop_id"]), row["at"], row["document"], row["verdicts"], row["behind"])
             for row in await self._read(wanted)
         )
+
+    async def marks(self, now: datetime) -> bytes:
+        """Digest bookings and the leases of servers, as the database has them."""
+        booked = await self._read(select(schema.booking).where(_booking.ends > now).order_by(_booking.id))
+        servers = await self._read(
+            select(_desktop.server_id, _desktop.experiment, _desktop.vcpus, _desktop.memory_mib, _desktop.lease_ends_at)
+            .where(_desktop.admitted, _desktop.server_id.is_not(None))
+            .order_by(_desktop.id)
+        )
+        digest = hashlib.blake2b(digest_size=16)
+        for row in booked:
+            digest.update(repr((list(row.values()), row["starts"] <= now)).encode())
+        for row in servers:
+            digest.update(repr((list(row.values()), row["lease_ends_at"] > now)).encode())
+        return digest.digest()
 
     async def put_booking(self, booking: Booking) -> None:
         """Keep a booking."""

@@ -328,6 +328,7 @@ srm_consumer = Table(
     Column("created_by", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("used_at", UtcTime),
+    Column("speaks", Integer, nullable=False),
 )
 """Programs that may read the scheduling snapshot (a nova-scheduler, say), each with its own credential."""
 

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from beamdesk.adapters.sql import schema
 from beamdesk.adapters.sql.tables import Tables
-from beamdesk.domain.srm import CardState, DeviceRecord, HostRecord, Sample, StateReason
+from beamdesk.domain.srm import CardState, Consumer, DeviceRecord, HostRecord, Sample, StateReason
 from beamdesk.protocol.codec import decode
 from beamdesk.protocol.srm import CardFacts, CardLoad, HostFacts, HostLoad
 
@@ -40,6 +40,10 @@ def _device_from(row: Mapping[Any, Any]) -> DeviceRecord:
     assert facts is not None  # noqa: S101  # never written without; for the type checker
     values = dict(row) | {"facts": facts, "load": _stored(CardLoad, row["load"])}
     return DeviceRecord(**(values | {"state": CardState(row["state"]), "reason": StateReason(row["reason"])}))
+
+
+def _consumer_from(row: Mapping[Any, Any]) -> Consumer:
+    return Consumer(row["name"], bytes(row["token_hash"]), row["created_at"], row["used_at"], row["speaks"])
 
 
 class SqlSrm(Tables):
@@ -145,21 +149,21 @@ class SqlSrm(Tables):
     async def put_consumer(self, name: str, token_hash: bytes, created_by: str, now: datetime) -> None:
         """Let a program read the snapshot."""
         values = {"name": name, "token_hash": token_hash, "created_by": created_by, "created_at": now, "used_at": None}
+        values |= {"speaks": 1}
         await self._upsert(_consumer, "name", values)
 
-    async def consumer_by_token(self, token_hash: bytes) -> tuple[str, bytes, datetime | None] | None:
-        """Return name, stored hash and last use of the program that holds this credential."""
+    async def consumer_by_token(self, token_hash: bytes) -> Consumer | None:
+        """Return the program that holds this credential."""
         row = await self._read_one(select(_consumer).where(_consumer.c.token_hash == token_hash))
-        return (row["name"], bytes(row["token_hash"]), row["used_at"]) if row else None
+        return _consumer_from(row) if row else None
 
-    async def consumers(self) -> tuple[tuple[str, datetime, datetime | None], ...]:
-        """Return name, when it was made and when it was last used, of all."""
-        rows = await self._read(select(_consumer).order_by(_consumer.c.name))
-        return tuple((row["name"], row["created_at"], row["used_at"]) for row in rows)
+    async def consumers(self) -> tuple[Consumer, ...]:
+        """Return all, by name."""
+        return tuple(_consumer_from(row) for row in await self._read(select(_consumer).order_by(_consumer.c.name)))
 
-    async def touch_consumer(self, name: str, now: datetime) -> None:
-        """Record that a program read the snapshot."""
-        await self._write(update(_consumer).where(_consumer.c.name == name).values(used_at=now))
+    async def touch_consumer(self, name: str, now: datetime, speaks: int) -> None:
+        """Record that a program read the snapshot, and which protocol it speaks."""
+        await self._write(update(_consumer).where(_consumer.c.name == name).values(used_at=now, speaks=speaks))
 
     async def remove_consumer(self, name: str) -> bool:
         """Take the right to read the snapshot away."""

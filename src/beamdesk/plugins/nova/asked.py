@@ -15,15 +15,18 @@ from beamdesk.scheduling.errors import InvalidRequest
 from beamdesk.scheduling.request import Request
 from beamdesk.scheduling.vocabulary import BOOKING, PREFIX, UNTIL, combine, from_extra_specs, parse
 
+_BOOKING_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_MOST_BOOKINGS = 64
 _RESOURCE = re.compile(r"resources[A-Za-z0-9_-]*:(VGPU|CUSTOM_[A-Z0-9_]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request, and how many whole cards Nova's PCI aliases give."""
+    """A request, how many whole cards Nova's PCI aliases give, and the bookings that it may spend."""
 
     request: Request
     devices: int = 0
+    bookings: tuple[str, ...] = ()
 
 
 def read(spec: Any, gpu_aliases: frozenset[str] = frozenset()) -> Asked:
@@ -48,10 +51,8 @@ def read(spec: Any, gpu_aliases: frozenset[str] = frozenset()) -> Asked:
         image_ref=_image_id(spec),
         until=None if until is None else _moment(until),
     )
-    if booking is not None:
-        request = _with_booking(request, booking)
     _agree(request, devices, extra)
-    return Asked(request, devices)
+    return Asked(request, devices, () if booking is None else _bookings(booking))
 
 
 def _hints(spec: Any) -> dict[str, str]:
@@ -93,9 +94,11 @@ def _moment(text: str) -> float:
     return float(text)
 
 
-def _with_booking(request: Request, booking: str) -> Request:
-    values = {name: getattr(request, name) for name in Request.__dataclass_fields__}
-    return Request(**{**values, "booking": booking})
+def _bookings(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split("|"))
+    if len(names) > _MOST_BOOKINGS or not all(_BOOKING_NAME.fullmatch(name) for name in names):
+        raise InvalidRequest(f"{BOOKING} must be names of bookings parted by '|', not {text[:60]!r}.", field=BOOKING)
+    return names
 
 
 def _agree(request: Request, devices: int, extra: Mapping[str, str]) -> None:

@@ -21,7 +21,7 @@ from beamdesk.plugins.nova.journal import Entry, Journal
 from beamdesk.plugins.nova.options import Options
 from beamdesk.plugins.nova.seen import Offer, Seen
 from beamdesk.plugins.nova.world import World
-from beamdesk.scheduling import filters
+from beamdesk.scheduling import filters, line
 from beamdesk.scheduling.decision import Decision
 from beamdesk.scheduling.request import CardDemand, NumaRule, Request
 
@@ -77,40 +77,44 @@ class Engine:
                 request = _counted(request)
             for one in seen:
                 world.offer(one.name, request.cpu_milli, request.memory_mib)
-            verdict = self._decide(request, [one.name for one in seen], offers, now)
+            mine = line.own(world.table, request, asked.bookings, now)
+            verdict = self._decide(mine, [one.name for one in seen], offers, now)
             self._expect(verdict, offers, now)
         self._tell(verdict, offers, len(seen), time.perf_counter() - began)
         return verdict
 
-    def _decide(self, request: Request, names: list[str], offers: Offers, now: float) -> Verdict:
+    def _decide(self, asked: line.Asked, names: list[str], offers: Offers, now: float) -> Verdict:
         """Decide; where Placement's offers cannot follow for some hosts, decide again without them."""
-        decision = self._over(request, names, now)
+        decision = self._over(asked, names, now)
         hosts = tuple(one.host for one in decision.ranking)
-        if request.cards is None or request.cards.profile is not None or not hosts:
+        cards = asked.request.cards
+        if cards is None or cards.profile is not None or not hosts:
             return self._verdict(decision, hosts, {})
-        usable = self._usable(decision, offers, hosts)
-        if without := [host for host in hosts if not usable[host]]:
-            decision = self._over(request, [name for name in names if name not in without], now)
+        usable = self._usable(asked, decision, offers, hosts)
+        if unusable := [host for host in hosts if not usable[host]]:
+            decision = self._over(asked, [name for name in names if name not in unusable], now)
             hosts = tuple(one.host for one in decision.ranking)
             if hosts:
-                usable = self._usable(decision, offers, hosts)
+                usable = self._usable(asked, decision, offers, hosts)
         return self._verdict(decision, hosts, {host: usable[host] for host in hosts})
 
     def _verdict(self, decision: Decision, hosts: tuple[str, ...], offers: dict[str, tuple[int, ...]]) -> Verdict:
         return Verdict(replace(decision, ranking=decision.ranking[:SHOWN]), self._world.source, hosts, offers)
 
-    def _over(self, request: Request, names: list[str], now: float) -> Decision:
+    def _over(self, asked: line.Asked, names: list[str], now: float) -> Decision:
         """Ask the core over some hosts. All of them are no restriction: the decision is then the core's own, word for word."""
         only = frozenset() if len(names) == len(self._world.table) else frozenset(names)
         if not names:
-            return Decision(self._world.scheduler.policy.name, request, now, 0, impossible="Placement offers no usable device.")
-        return self._world.scheduler.decide(replace(request, only_hosts=only), now)
+            policy = self._world.scheduler.policy.name
+            return Decision(policy, asked.request, now, 0, impossible="Placement offers no usable device.")
+        return line.decide(self._world.scheduler, replace(asked, request=replace(asked.request, only_hosts=only)), now)
 
-    def _usable(self, decision: Decision, offers: Offers, hosts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    def _usable(self, asked: line.Asked, decision: Decision, offers: Offers, hosts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
         """Return for each host the numbers of the offers whose cards the core would give, those of the decision first."""
         request, table = decision.request, self._world.table
         at = np.array([table.row[host] for host in hosts])
-        _, _, fit = filters.refusals(table, request, at, filters.window_of(request, decision.now))
+        with line.without(table, tuple(one for one in asked.own if one != request.booking)):
+            _, _, fit = filters.refusals(table, request, at, filters.window_of(request, decision.now))
         room = filters.numa_room(table, request, at, fit) if request.numa is NumaRule.STRICT else None
         given = frozenset(grant.address for grant in decision.grants)
         result: dict[str, tuple[int, ...]] = {}

@@ -25,11 +25,13 @@ from typing import Protocol
 from beamdesk.plugins.nova.options import Options
 from beamdesk.scheduling.cards import CardState
 from beamdesk.scheduling.errors import SchedulingError
-from beamdesk.scheduling.policy import POLICIES
+from beamdesk.scheduling.policy import DEFAULT, POLICIES
 from beamdesk.scheduling.wire import LONGEST, Published, read_snapshot
 
 LOG = logging.getLogger(__name__)
 PATH = "/api/v1/scheduling/snapshot"
+SPEAKS = 2
+"""The protocol of these plugins: since 2, a booking is spent part after part by its name (docs/reference/nova-scheduler.md)."""
 SLOWEST = 60.0
 _CHUNK = 1 << 20
 
@@ -95,7 +97,11 @@ def fetch(options: Options, before: Held | None, clock: Callable[[], float]) -> 
         FetchFailed: unreachable, refused, too long, or not a snapshot.
     """
     asof = clock()
-    headers = {"Authorization": f"Bearer {_credential(options.credential_file)}", "Accept": "application/json"}
+    headers = {
+        "Authorization": f"Bearer {_credential(options.credential_file)}",
+        "Accept": "application/json",
+        "Beamdesk-Plugin": str(SPEAKS),
+    }
     if before is not None and before.etag:
         headers["If-None-Match"] = before.etag
     request = urllib.request.Request(options.api_url.rstrip("/") + PATH, headers=headers)  # noqa: S310 -- https, or http to loopback
@@ -112,9 +118,15 @@ def fetch(options: Options, before: Held | None, clock: Callable[[], float]) -> 
         raise FetchFailed(f"{options.api_url} sent what is not a snapshot: {error.message}") from error
     except (OSError, http.client.HTTPException) as error:
         raise FetchFailed(f"{options.api_url} cannot be reached: {error}") from error
-    if published.policy not in POLICIES:
-        raise FetchFailed(f"{options.api_url} names the policy {published.policy!r}, which this version does not know")
-    return follow(before, published, asof, etag)
+    return follow(before, _known_policy(published), asof, etag)
+
+
+def _known_policy(published: Published) -> Published:
+    """Return a snapshot whose policy is known here: a newer API's name for one is no reason to lose sight of the cards."""
+    if published.policy in POLICIES:
+        return published
+    LOG.warning("The snapshot names the policy %s, which this version does not know: %s decides.", published.policy, DEFAULT)
+    return replace(published, policy=DEFAULT)
 
 
 def _body(answer: http.client.HTTPResponse, options: Options) -> bytes:

@@ -1,4 +1,4 @@
-"""What a desktop's size and image ask of a host and its cards."""
+"""What a desktop's size and image ask of a host and its cards; which protocol a reader of the scheduling snapshot speaks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the words. Desktops from before ask for nothing; services of the version before may still insert rows."""
+    """Add both. Desktops from before ask for nothing; services of the version before may still insert rows."""
     op.add_column("desktop", sa.Column("words", sa.JSON(), nullable=False, server_default="{}"))
+    op.add_column("srm_consumer", sa.Column("speaks", sa.Integer(), nullable=False, server_default="1"))
 
 
 def downgrade() -> None:
-    """Drop the words."""
+    """Drop them."""
+    op.drop_column("srm_consumer", "speaks")
     op.drop_column("desktop", "words")
