@@ -44,7 +44,7 @@ $(VENV)/installed: pyproject.toml requirements.lock requirements-dev.lock deploy
 	@touch $@
 
 check: static ## format, lint, types, imports, unit tests and contracts on fakes: under a minute
-	@$(RUN)pytest tests/unit tests/contract -n 3 --dist worksteal -m "not ($(REAL) or heavy or slow)" --hypothesis-profile=quick
+	@$(RUN)pytest tests/unit tests/contract tests/nova -n 3 --dist worksteal -m "not ($(REAL) or heavy or slow)" --hypothesis-profile=quick
 
 static: dev
 	@$(RUN)ruff format --check -q . && $(RUN)ruff check -q .
@@ -57,7 +57,7 @@ format: dev ## format and mend what can be mended
 test: ## everything that this machine can run, real parts included
 	@$(SUDO) deploy/setup packages
 	@$(MAKE) --no-print-directory static
-	@$(RUN)pytest tests/unit tests/contract -n 2 --dist worksteal -m "not ($(REAL) or slow)"
+	@$(RUN)pytest tests/unit tests/contract tests/nova -n 2 --dist worksteal -m "not ($(REAL) or slow)"
 	@$(SUDO) env BEAMDESK_PREFIX=$(PREFIX) deploy/setup images
 	@$(RUN)pytest tests/unit tests/contract -m "($(REAL)) and not slow and not openstack"
 	@$(RUN)pytest tests/integration tests/migration tests/browser tests/acceptance -m "not slow and not openstack" --durations=10

@@ -46,6 +46,7 @@ def judge(engine: Engine, world: Site, request: object) -> tuple[object, list[ob
     ), states
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("policy", ["beamdesk", "heps", "fgd", "nova-default", "best-fit"])
 @pytest.mark.parametrize("seed", range(3))
 def test_plugin_and_core_choose_the_same_host_and_cards_throughout(policy: str, seed: int) -> None:
@@ -91,6 +92,7 @@ def a_promise(chance: random.Random, world: Site, number: int) -> None:
         bookings.add(world.table, Booking(f"b{number}.0", name, start, start + 1500, cards, 8000, 32768), world.now)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("policy", ["beamdesk", "heps", "nova-default"])
 @pytest.mark.parametrize("seed", range(4))
 def test_plugin_and_core_honour_and_spend_bookings_alike(policy: str, seed: int) -> None:
