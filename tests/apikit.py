@@ -34,6 +34,8 @@ from beamdesk.domain.ids import DesktopId, ExperimentId, FlavorId, ImageId, Pers
 from beamdesk.domain.secrets import hash_secret
 from beamdesk.domain.text import Text
 from beamdesk.ports.store import Outcome
+from beamdesk.scheduling.cards import Card, CardMode
+from beamdesk.scheduling.host import HostFacts
 
 IMAGING, DIFFRACTION = ExperimentId("heps-2026-0147"), ExperimentId("heps-2026-0212")
 START = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
@@ -106,6 +108,12 @@ async def _capacity() -> Resources | None:
     return CAPACITY
 
 
+async def one_host() -> tuple[HostFacts, ...]:
+    """Return the site's only host: all of its capacity in one place."""
+    card = Card("0000:3b:00.0", "A10", 24576, 9216, 600, 1695, mode=CardMode.HOST)
+    return (HostFacts("host-1", 1000 * CAPACITY.vcpus, CAPACITY.memory_mib, CAPACITY.disk_gib, (card,)),)
+
+
 async def _console(server_id: str) -> str:
     return f"console of {server_id}"
 
@@ -145,6 +153,7 @@ async def running_app(folder: Path, *, rules: SiteRules | None = None, url: str 
             desktop_origin=lambda desktop_id: f"http://d-{desktop_id}.localhost:8081",
             portal_origin=ORIGIN,
             console=_console,
+            hosts=one_host,
         )
         yield replace(app, **changes)
     finally:

@@ -17,7 +17,7 @@ from beamdesk.app.audit import audited
 from beamdesk.app.context import App
 from beamdesk.app.logins import Caller, identify, session_cookie
 from beamdesk.domain.errors import Forbidden, NotSignedIn
-from beamdesk.domain.ids import DesktopId, ExperimentId
+from beamdesk.domain.ids import DesktopId, ExperimentId, ImageId
 
 SESSION_COOKIE: Final = "beamdesk_session"
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -91,6 +91,9 @@ _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 DesktopIdPath = Annotated[DesktopId, Path(pattern=_ID, description="Id of the desktop.", examples=["d2k7x0q4m1n8p5r3"])]
 DesktopIdQuery = Annotated[DesktopId | None, Query(pattern=_ID, description="Only events of this desktop.")]
 ExperimentIdPath = Annotated[ExperimentId, Path(pattern=_NAME, examples=["heps-2026-0147"])]
+ImageIdQuery = Annotated[
+    ImageId | None, Query(pattern=_NAME, description="What is on offer with this image.", examples=["imaging"])
+]
 ExperimentIdQuery = Annotated[
     ExperimentId | None, Query(pattern=_NAME, description="What is on offer for this experiment.", examples=["heps-2026-0147"])
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from beamdesk.app.limits import Limits
+from beamdesk.app.outlook_cache import OutlookCache
 from beamdesk.app.snapshots import Snapshots
 from beamdesk.domain.catalog import Resources
 from beamdesk.domain.ids import DesktopId, ServerId
@@ -61,3 +62,4 @@ class App:
     limits: Limits = field(default_factory=Limits)
     snapshots: Snapshots = field(default_factory=Snapshots)
     hosts: Callable[[], Awaitable[tuple[HostFacts, ...]]] | None = None
+    outlooks: OutlookCache = field(default_factory=OutlookCache)

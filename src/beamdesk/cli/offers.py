@@ -10,7 +10,7 @@ import typer
 from beamdesk.cli.client import Api
 from beamdesk.cli.failure import Exit, Failure
 from beamdesk.cli.output import AsJson, moment, print_json, print_table
-from beamdesk.cli.words import AVAILABILITY, lacking
+from beamdesk.cli.words import AVAILABILITY, SURENESS, lacking
 
 ForExperiment = Annotated[
     str | None, typer.Option("--experiment", "-e", help="What is on offer for this experiment (id, proposal or a beginning).")
@@ -109,7 +109,7 @@ def list_flavors(experiment: ForExperiment = None, as_json: AsJson = False) -> N
         print_json(items)
         return
     rows = [_flavor_row(one) for one in items]
-    print_table(("ID", "CPUS", "MEMORY", "DISK", "GPUS", "AVAILABLE"), rows, empty="There is no size on offer.")
+    print_table(("ID", "CPUS", "MEMORY", "DISK", "GPUS", "AVAILABLE", "WHEN"), rows, empty="There is no size on offer.")
 
 
 def _flavor_row(one: dict[str, Any]) -> tuple[object, ...]:
@@ -123,4 +123,15 @@ def _flavor_row(one: dict[str, Any]) -> tuple[object, ...]:
         f"{amount['disk_gib']} GiB",
         amount["gpus"] or "-",
         f"{words} ({short})" if short else words,
+        _when(offer),
     )
+
+
+def _when(offer: dict[str, Any]) -> str:
+    """Return when a size that must be waited for could run, and how sure that is."""
+    if offer["state"] != "wait":
+        return ""
+    if offer.get("expected_at") is None:
+        return "not known"
+    sure = SURENESS.get(str(offer.get("sureness")), "")
+    return f"{moment(offer['expected_at'])} {sure}".strip()

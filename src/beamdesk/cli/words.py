@@ -43,6 +43,8 @@ LACKING = {
     "stale": "hosts that report again",
     "hosts": "hosts that are open",
     "together": "all of it on one host",
+    "image": "hosts that have the image",
+    "image_needs": "what the image asks for",
 }
 OUTCOMES = {
     "placed": "it runs where the scheduler put it",
@@ -52,7 +54,14 @@ OUTCOMES = {
     "pending": "nothing was decided yet",
     "elsewhere": "the cloud decides by itself where it runs; beamdesk knows no reasons",
 }
-AVAILABILITY = {"now": "now", "wait": "would wait", "quota": "over quota", "never": "never fits here"}
+AVAILABILITY = {
+    "now": "now",
+    "wait": "would wait",
+    "quota": "over quota",
+    "never": "never fits here",
+    "unknown": "the cloud decides",
+}
+SURENESS = {"sure": "for sure", "likely": "likely", "possible": "if leases end when they say"}
 
 
 def lacking(names: list[str]) -> str:

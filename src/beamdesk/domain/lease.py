@@ -29,6 +29,15 @@ def extended(rules: LeaseRules, ends_at: datetime, now: datetime) -> datetime:
     return min(max(ends_at, now) + rules.extension, now + rules.maximum_ahead)
 
 
+SHORT_WAIT = timedelta(minutes=1)
+
+
+def after_the_wait(ends_at: datetime, queued_at: datetime | None, now: datetime) -> datetime:
+    """Return a lease's end if its desktop started now: waiting for a place must not eat up the time in it."""
+    waited = now - (queued_at or now)
+    return max(ends_at, now) + waited if waited > SHORT_WAIT else ends_at
+
+
 def can_extend(rules: LeaseRules, ends_at: datetime, now: datetime) -> bool:
     """Tell whether an extension would gain at least a minute."""
     return extended(rules, ends_at, now) - ends_at >= timedelta(minutes=1)

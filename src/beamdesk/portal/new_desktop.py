@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 
 from starlette.responses import Response
@@ -16,6 +17,8 @@ from beamdesk.domain.ids import ExperimentId, FlavorId, ImageId
 from beamdesk.portal.say import error_text
 from beamdesk.portal.site import Visit, redirect, render, status_of
 
+_CLOSED = frozenset({"quota", "never"})
+_AT_ONCE = frozenset({"now", "unknown"})
 _FIELDS = ("experiment", "image", "flavor", "name")
 
 
@@ -35,7 +38,12 @@ class Form:
     @property
     def nothing_fits(self) -> bool:
         """Tell whether no size can be had, not even by waiting."""
-        return all(offer.state in {"quota", "never"} for offer in self.flavors)
+        return all(offer.state in _CLOSED for offer in self.flavors)
+
+    @property
+    def as_of(self) -> datetime | None:
+        """Return the moment of which the offers are true."""
+        return min((offer.outlook.as_of for offer in self.flavors), default=None)
 
 
 async def show(visit: Visit) -> Response:
@@ -82,16 +90,16 @@ async def _form(visit: Visit, chosen: Mapping[str, str], key: str) -> Form:
     if experiment is None:
         return Form(experiments, None, (), None, (), None, "", key)
     images = await offers.list_images(visit.app, experiment.beamline)
-    flavors = await offers.list_flavors(visit.app, visit.caller, experiment.id)
-    image = next((each for each in images if each.id == chosen.get("image")), None)
+    image = next((each for each in images if each.id == chosen.get("image")), images[0] if images else None)
+    flavors = await offers.list_flavors(visit.app, visit.caller, experiment.id, image.id if image is not None else None)
     flavor = next((each for each in flavors if each.flavor.id == chosen.get("flavor")), None)
     return Form(
         experiments,
         experiment,
         images,
-        image or (images[0] if images else None),
+        image,
         flavors,
-        flavor if flavor and flavor.state in {"now", "wait"} else _sensible(flavors),
+        flavor if flavor and flavor.state not in _CLOSED else _sensible(flavors),
         chosen.get("name", ""),
         key,
     )
@@ -99,7 +107,7 @@ async def _form(visit: Visit, chosen: Mapping[str, str], key: str) -> Form:
 
 def _sensible(flavors: tuple[offers.FlavorOffer, ...]) -> offers.FlavorOffer | None:
     """Return the size to suggest: the second smallest that is free, GPUs only on request; else what comes soonest."""
-    free = [offer for offer in flavors if offer.state == "now" and not offer.flavor.resources.gpus]
+    free = [offer for offer in flavors if offer.state in _AT_ONCE and not offer.flavor.resources.gpus]
     waiting = [offer for offer in flavors if offer.state == "wait"]
-    candidates = free[:2] or [offer for offer in flavors if offer.state == "now"][:1] or waiting[:1]
+    candidates = free[:2] or [offer for offer in flavors if offer.state in _AT_ONCE][:1] or waiting[:1]
     return candidates[-1] if candidates else None

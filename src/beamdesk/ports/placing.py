@@ -36,6 +36,9 @@ class Placing(Protocol):
             LookupError: the claim was lost.
         """
 
+    async def waiting(self) -> tuple[Desktop, ...]:
+        """Return the waiting line, in order of arrival."""
+
     async def place(self, placement: Placement, token: str) -> bool:
         """Admit the claimed desktop and keep its place; False = the claim was lost."""
 
@@ -59,6 +62,9 @@ class Placing(Protocol):
 
     async def marks(self, now: datetime) -> bytes:
         """Digest bookings and leases of servers: it changes when one of them changes, begins or ends. Cheap."""
+
+    async def line_marks(self) -> bytes:
+        """Digest who is admitted, where, and who waits. Cheap."""
 
     async def put_booking(self, booking: Booking) -> None:
         """Keep a booking."""

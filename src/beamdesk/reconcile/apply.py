@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 
 from beamdesk.app.placements import release
+from beamdesk.domain import lease as leases
 from beamdesk.domain.decision import Decision
 from beamdesk.domain.desktop import Desktop, Phase, Reason
 from beamdesk.domain.errors import StaleWrite
@@ -15,7 +16,6 @@ from beamdesk.domain.events import EventKind, NewEvent
 from beamdesk.ports.store import Claimed, Outcome, Store, Transaction
 
 log = structlog.get_logger("beamdesk.reconcile")
-_SHORT_WAIT = timedelta(minutes=1)
 
 
 class ClaimLost(Exception):
@@ -87,8 +87,7 @@ async def _intend(tx: Transaction, before: Desktop, decision: Decision, now: dat
 
 def after_the_wait(desktop: Desktop, now: datetime) -> datetime:
     """Return the lease's end if the desktop started now: waiting for a place must not eat up the time in it."""
-    waited = now - (desktop.queued_at or now)
-    return max(desktop.lease_ends_at, now) + waited if waited > _SHORT_WAIT else desktop.lease_ends_at
+    return leases.after_the_wait(desktop.lease_ends_at, desktop.queued_at, now)
 
 
 async def follow_the_wait(tx: Transaction, desktop: Desktop, now: datetime) -> None:

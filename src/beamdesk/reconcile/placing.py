@@ -21,8 +21,9 @@ from beamdesk.domain.placement import Placement, StoredDecision
 from beamdesk.domain.srm import SrmRules
 from beamdesk.ports.store import Claimed, Store, Transaction
 from beamdesk.reconcile.apply import ClaimLost, after_the_wait, follow_the_wait
+from beamdesk.scheduling.future import expected
 from beamdesk.scheduling.host import HostFacts
-from beamdesk.scheduling.line import Answer, Line, expected, walk
+from beamdesk.scheduling.line import Answer, Line, walk
 from beamdesk.scheduling.policy import DEFAULT
 from beamdesk.scheduling.snapshot import take
 from beamdesk.scheduling.wire import read_decision, write_decision

@@ -1,4 +1,4 @@
-"""The waiting line over a table of hosts: who may start now, what the others are short of, and about when they could run.
+"""The waiting line over a table of hosts: who may start now, and what the others are short of. When they could: `future.py`.
 
 The line of `admission.py` (strict per kind of resource, in order of arrival), with the scheduler in the place of one sum for the
 whole site. Who must wait reserves the kinds it is short of. Who waits for a booking reserves nothing: the booking says when.
@@ -8,20 +8,15 @@ A request knows the bookings of its own experiment: they keep others away, not i
 from __future__ import annotations
 
 import contextlib
-import heapq
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from beamdesk.scheduling import bookings
 from beamdesk.scheduling.bookings import Booking
-from beamdesk.scheduling.cards import CardState
-from beamdesk.scheduling.claims import Claim, claim, release
+from beamdesk.scheduling.claims import Claim, claim
 from beamdesk.scheduling.decide import Scheduler
 from beamdesk.scheduling.decision import Decision
-from beamdesk.scheduling.policy import Policy
 from beamdesk.scheduling.request import Request
-from beamdesk.scheduling.snapshot import Snapshot, open_table
 from beamdesk.scheduling.state import HostTable
 
 KINDS = ("vcpus", "memory_mib", "disk_gib", "gpus")
@@ -38,8 +33,6 @@ _LACKING = {
     "disabled": "hosts",
 }
 """Reason of a filter -> what people are told that they wait for. Other reasons say that a host is not suited at all."""
-MOST_STEPS = 400
-"""Decisions that an estimate may take; where more would be needed there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +55,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What came of a walk: an answer for each request, by its id."""
+    """What came of a walk: an answer for each request, by its id. ``reserved``: kinds of which nothing is left for others."""
 
     answers: dict[str, Answer] = field(default_factory=dict)
+    reserved: set[str] = field(default_factory=set)
 
     def place(self, wanted: str) -> int:
         """Return the place among those who wait for the same: 1 = next."""
@@ -97,19 +91,24 @@ def lacking(decision: Decision) -> tuple[str, ...]:
 
 def walk(scheduler: Scheduler, line: Sequence[Asked], now: float) -> Line:
     """Walk the line once, first come first; those who may start hold what they get in the scheduler's table afterwards."""
-    result, reserved = Line(), set[str]()
+    result = Line()
     for asked in line:
-        decision = decide(scheduler, asked, now)
-        if decision.impossible is not None:
-            result.answers[asked.request.id] = Answer(decision)
-            continue
-        before = tuple(kind for kind in KINDS if kind in reserved and _asks(asked.request, kind))
-        short = before or (() if decision.host is not None else lacking(decision))
-        if not short:
-            take(scheduler.table, decision)
-        reserved.update(kind for kind in short if kind in KINDS)
-        result.answers[asked.request.id] = Answer(decision, short, behind=bool(before) and decision.host is not None)
+        answer = ask(scheduler, asked, result.reserved, now)
+        if not answer.lacking and answer.decision.host is not None:
+            take(scheduler.table, answer.decision)
+        result.reserved.update(kind for kind in answer.lacking if kind in KINDS)
+        result.answers[asked.request.id] = answer
     return result
+
+
+def ask(scheduler: Scheduler, asked: Asked, reserved: Collection[str], now: float) -> Answer:
+    """Return what a request would be told behind those who reserved these kinds. Nothing is taken."""
+    decision = decide(scheduler, asked, now)
+    if decision.impossible is not None:
+        return Answer(decision)
+    before = tuple(kind for kind in KINDS if kind in reserved and _asks(asked.request, kind))
+    short = before or (() if decision.host is not None else lacking(decision))
+    return Answer(decision, short, behind=bool(before) and decision.host is not None)
 
 
 def _asks(request: Request, kind: str) -> bool:
@@ -162,61 +161,3 @@ def without(table: HostTable, names: tuple[str, ...]) -> Iterator[None]:
     finally:
         for booking in taken:
             bookings.restore(table, booking)
-
-
-def expected(
-    snapshot: Snapshot, policy: Callable[[HostTable], Policy], line: Sequence[Asked], wanted: str, now: float
-) -> float | None:
-    """Return when ``wanted`` could start if leases end when they say and nobody else comes; None = that does not tell.
-
-    An estimate: leases are extended and given up early, cards need cleaning. Leases keep their length while they wait.
-    """
-    table = open_table(snapshot)
-    scheduler = Scheduler(table, policy(table), keep=1)
-    waiting = [*_up_to(line, wanted)]
-    ends = [(one.until, one.id) for one in table.claims.values() if one.until is not None and one.until > now]
-    ends += [(one.end, "") for one in table.bookings.values() if one.end > now]
-    heapq.heapify(ends)
-    at, steps = now, 0
-    while waiting:
-        steps += len(waiting)
-        if steps > MOST_STEPS:
-            return None
-        answers = walk(scheduler, [_moved(asked, now, at) for asked in waiting], at).answers
-        for asked in waiting:
-            answer = answers[asked.request.id]
-            if not answer.lacking and answer.decision.host is not None:
-                if asked.request.id == wanted:
-                    return at
-                until = table.claims[asked.request.id].until
-                if until is not None:
-                    heapq.heappush(ends, (until, asked.request.id))
-        waiting = [asked for asked in waiting if answers[asked.request.id].lacking]
-        at = _next_moment(table, ends)
-        if not waiting or waiting[-1].request.id != wanted or math.isinf(at):
-            return None
-    return None
-
-
-def _up_to(line: Sequence[Asked], wanted: str) -> Iterator[Asked]:
-    for asked in line:
-        yield asked
-        if asked.request.id == wanted:
-            return
-
-
-def _moved(asked: Asked, now: float, at: float) -> Asked:
-    until = asked.request.until
-    return asked if until is None else replace(asked, request=replace(asked.request, until=until + at - now))
-
-
-def _next_moment(table: HostTable, ends: list[tuple[float, str]]) -> float:
-    """Let all leases and bookings end that end next; return when that is."""
-    if not ends:
-        return math.inf
-    at = ends[0][0]
-    while ends and ends[0][0] <= at:
-        _, name = heapq.heappop(ends)
-        if name:
-            release(table, name, leave=CardState.FREE)
-    return at

@@ -71,7 +71,7 @@ async def test_bad_applications_name_the_field(app, what, error, field):
 
 
 async def test_what_size_and_image_ask_of_a_host_is_kept_with_the_desktop(app):
-    catalog = app.catalog
+    app, catalog = replace(app, hosts=None), app.catalog
     assert isinstance(catalog, StaticCatalog)
     general, imaging = catalog.all_images
     catalog.all_images = general, replace(imaging, words=Words(gpu_memory_mib=40000))

@@ -47,7 +47,7 @@ async def test_where_no_desktop_can_run_the_cause_is_told(app):
     async def lacking():
         raise NotSupported("No desktop can run on this machine: it lacks user namespaces. Tell the operators.")
 
-    broken = replace(app, capacity=lacking)
+    broken = replace(app, capacity=lacking, hosts=lacking)
     assert (await _states(broken))["small"][0] == "never"
     with pytest.raises(Conflict, match="lacks user namespaces"):
         await a_desktop(broken)

@@ -5,14 +5,27 @@ import pytest
 from beamdesk.cli.failure import EXIT_OF_CODE, Exit
 from beamdesk.cli.words import AVAILABILITY, LACKING, REASONS, STEPS, lacking, now_doing, why
 from beamdesk.domain.desktop import Reason
+from beamdesk.domain.outlook import IMAGE_NEEDS, State
 from beamdesk.protocol.guest import StepName
 
 
 def test_every_reason_and_step_has_words():
     assert {str(reason) for reason in Reason if reason} == REASONS.keys()
     assert {"queue", "server", *map(str, StepName)} == STEPS.keys()
-    assert AVAILABILITY.keys() == {"now", "wait", "quota", "never"}
-    assert LACKING.keys() == {"desktops", "vcpus", "memory_mib", "disk_gib", "gpus", "together", "booked", "hosts", "stale"}
+    assert AVAILABILITY.keys() == {"quota", *map(str, State)}
+    assert LACKING.keys() == {
+        "desktops",
+        "vcpus",
+        "memory_mib",
+        "disk_gib",
+        "gpus",
+        "together",
+        "booked",
+        "hosts",
+        "stale",
+        "image",
+        IMAGE_NEEDS,
+    }
 
 
 def test_unknown_codes_are_shown_as_they_are():

@@ -14,9 +14,7 @@ from beamdesk.scheduling.errors import InvalidRequest, NotFree
 from beamdesk.scheduling.host import HostFacts
 from beamdesk.scheduling.policy import make
 from beamdesk.scheduling.request import CardDemand, Request
-from beamdesk.scheduling.snapshot import take
 from beamdesk.scheduling.state import HostTable
-from beamdesk.scheduling.wait import Chance, earliest
 
 CARDS = tuple(Card(f"c{number}", "A10", 24576, 9216, 600, 1695) for number in range(2))
 BEAMTIME = Booking("b-1", "h0", 100.0, 200.0, cards=("c0",), cpu_milli=8000, memory_mib=32768)
@@ -117,28 +115,3 @@ def test_removing_a_booking_frees_its_time() -> None:
 def test_a_booking_has_a_finite_time_and_ends_after_it_begins(end: float) -> None:
     with pytest.raises(InvalidRequest):
         Booking("b", "h0", 100.0, end)
-
-
-def test_the_first_chance_is_when_a_lease_ends() -> None:
-    table, scheduler = site()
-    scheduler.place(replace(WANTED, id="a", cards=CardDemand(1), until=50.0), 0.0)
-    scheduler.place(replace(WANTED, id="b", cards=CardDemand(1), until=80.0), 0.0)
-    chances = [
-        earliest(take(table), lambda copy: make("beamdesk", copy), wanted, 10.0)
-        for wanted in (replace(WANTED, id="c", cards=CardDemand(1)), WANTED, replace(WANTED, cards=CardDemand(9)))
-    ]
-    assert chances == [Chance(50.0, "h0"), Chance(80.0, "h0"), None]
-    assert table.claims.keys() == {"a", "b"}
-
-
-def test_the_first_chance_waits_for_bookings_too() -> None:
-    table, _ = site()
-    add(table, BEAMTIME, now=0.0)
-    wanted = replace(WANTED, until=150.0)
-    assert earliest(take(table), lambda copy: make("heps", copy), wanted, 0.0) == Chance(200.0, "h0")
-
-
-def test_who_stays_for_ever_gives_no_chance() -> None:
-    table, scheduler = site()
-    scheduler.place(replace(WANTED, id="a", until=None), 0.0)
-    assert earliest(take(table), lambda copy: make("heps", copy), WANTED, 0.0) is None

@@ -14,5 +14,5 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 async def app(tmp_path: Path, anyio_backend: str) -> AsyncIterator[App]:
-    async with running_app(tmp_path) as running:
+    async with running_app(tmp_path, hosts=None) as running:
         yield running

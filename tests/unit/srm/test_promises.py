@@ -9,18 +9,20 @@ import pytest
 
 from apikit import DIFFRACTION as FOREIGN
 from apikit import FLAVORS, IMAGING, a_desktop, caller, clock_of, make_ready
-from beamdesk.app import bookings, desktops, srm, srm_snapshot
+from beamdesk.app import bookings, desktops, offers, srm, srm_snapshot
 from beamdesk.app.bookings import NewBooking
 from beamdesk.app.context import App
 from beamdesk.app.fleet import see_fleet
+from beamdesk.domain.catalog import Resources
 from beamdesk.domain.errors import Conflict, Invalid, NotSupported, SlotTaken
 from beamdesk.domain.ids import FlavorId
+from beamdesk.domain.policy import Quota
 from beamdesk.scheduling.arrays import CARD
 from beamdesk.scheduling.request import CardDemand
 from beamdesk.scheduling.snapshot import open_table
 from beamdesk.scheduling.vocabulary import Words
 from beamdesk.scheduling.wire import Published, open_scheduler, read_snapshot
-from srmkit import FIRST, OPERATOR, SECOND, Agent, held
+from srmkit import FIRST, OPERATOR, SECOND, Agent, a_card, held
 
 pytestmark = pytest.mark.anyio
 HOUR = timedelta(hours=1)
@@ -167,3 +169,37 @@ async def test_a_booked_card_of_a_snapshot_is_kept_from_whoever_runs_into_it(app
     table = open_table((await read(app))[0].snapshot)
     assert int(table.idle.sum()) == 2 * CARD
     assert len(table.booked) == 1
+
+
+async def offers_of(app: App, person: str = "bob") -> dict[str, tuple[str, object]]:
+    found = await offers.list_flavors(app, await caller(app, person))
+    return {one.flavor.id: (str(one.state), one.outlook.sureness) for one in found}
+
+
+async def no_quota() -> None:
+    return None
+
+
+async def a_small_quota() -> Resources:
+    return Resources(3, 6144, 10**6, 10**6)
+
+
+async def test_of_a_cloud_that_decides_only_what_the_records_tell_is_said(app: App) -> None:
+    app = replace(app, capacity=no_quota)
+    app = replace(app, rules=replace(app.rules, person_quota=Quota(9, Resources(9999, 10**9, 10**9, 9))))
+    assert set((await offers_of(app)).values()) == {("unknown", None)}
+    agent = await Agent.reporting(app, cards=(a_card(FIRST),))
+    assert await offers_of(app) == dict.fromkeys(("small", "medium", "huge"), ("unknown", None)) | {"gpu.small": ("now", "likely")}
+    view = await a_running_desktop(app, agent)
+    found = {one.flavor.id: one for one in await offers.list_flavors(app, await caller(app, "bob"))}
+    assert (found["gpu.small"].state, found["gpu.small"].lacking) == ("wait", ("gpus",))
+    outlook = found["gpu.small"].outlook
+    assert (outlook.expected_at, outlook.sureness) == (view.desktop.lease_ends_at, "possible")
+
+
+async def test_the_clouds_own_quota_counts(app: App) -> None:
+    view = await a_desktop(app, "ada", flavor="medium")
+    allowed = replace(app, capacity=a_small_quota)
+    assert {name: (await offers_of(allowed))[name][0] for name in ("medium", "huge")} == {"medium": "unknown", "huge": "never"}
+    await make_ready(app, view.desktop.id)
+    assert (await offers_of(allowed))["medium"][0] == "wait"

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, insert, literal, or_, select, text, update
+from sqlalchemy import Text, cast, delete, func, insert, literal, or_, select, text, update
 
 from beamdesk.adapters.sql import schema
 from beamdesk.adapters.sql.claims import ADMISSION_LOCK, is_waiting
@@ -39,6 +39,11 @@ class SqlPlacing(Tables):
         there = or_(is_waiting(), _desktop.id == joining)
         order = (_desktop.queued_at, _desktop.created_at, _desktop.id)
         return tuple(desktop_from(row) for row in await self._read(select(schema.desktop).where(there).order_by(*order)))
+
+    async def waiting(self) -> tuple[Desktop, ...]:
+        """Return the waiting line."""
+        order = (_desktop.queued_at, _desktop.created_at, _desktop.id)
+        return tuple(desktop_from(row) for row in await self._read(select(schema.desktop).where(is_waiting()).order_by(*order)))
 
     async def place(self, placement: Placement, token: str) -> bool:
         """Admit the claimed desktop and keep its place."""
@@ -97,6 +102,22 @@ class SqlPlacing(Tables):
             digest.update(repr((list(row.values()), row["starts"] <= now)).encode())
         for row in servers:
             digest.update(repr((list(row.values()), row["lease_ends_at"] > now)).encode())
+        return digest.digest()
+
+    async def line_marks(self) -> bytes:
+        """Digest who is admitted, where, and who waits, as the database has it."""
+        amounts = (_desktop.vcpus, _desktop.memory_mib, _desktop.disk_gib, _desktop.gpus, cast(_desktop.words, Text))
+        rows = await self._read(
+            select(_desktop.id, _desktop.admitted, _desktop.queued_at, _desktop.lease_ends_at, _desktop.image_ref, *amounts)
+            .where(or_(_desktop.admitted, is_waiting()))
+            .order_by(_desktop.id)
+        )
+        placed = await self._read(
+            select(_placement.desktop_id, _placement.host, cast(_placement.cards, Text)).order_by(_placement.desktop_id)
+        )
+        digest = hashlib.blake2b(digest_size=16)
+        for row in (*rows, *placed):
+            digest.update(repr(list(row.values())).encode())
         return digest.digest()
 
     async def put_booking(self, booking: Booking) -> None:
