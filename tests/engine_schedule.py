@@ -53,7 +53,8 @@ async def play(stage: Stage, schedule: list[tuple[Any, ...]], *, one_server: boo
     """Play a schedule, checking after every move what must always hold."""
     await stage.apply_for(0)
     for move in schedule:
-        await _play_one(stage, *move)
+        if not await stage.play_more(*move):
+            await _play_one(stage, *move)
         await stage.check_always(one_server=one_server)
 
 

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 
 from beamdesk.adapters.sql.schema import metadata
 from beamdesk.adapters.sql.store import SqlStore
+from engine_placing import PLACING_SCHEDULES, open_placing_stage
 from engine_schedule import SCHEDULES, play
 from engine_stage import open_stage
 from postgres import Postgres, running_postgres
@@ -44,8 +45,8 @@ def _empty(url: str) -> None:
         connection.execute(f"TRUNCATE {tables} RESTART IDENTITY")
 
 
-async def _run(url: str, schedule: list[tuple[Any, ...]]) -> None:
-    stage, store = await open_stage(url, racy=True)
+async def _run(url: str, schedule: list[tuple[Any, ...]], *, placing: bool = False) -> None:
+    stage, store = await (open_placing_stage(url, racy=True) if placing else open_stage(url, racy=True))
     try:
         await play(stage, schedule, one_server=False)
         await stage.check_end()
@@ -53,8 +54,22 @@ async def _run(url: str, schedule: list[tuple[Any, ...]]) -> None:
         await store.close()
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+_SETTINGS = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+)
+
+
+@_SETTINGS
 @given(schedule=SCHEDULES)
 def test_every_schedule_ends_as_desired(url: str, schedule: list[tuple[Any, ...]]) -> None:
     _empty(url)
     asyncio.run(_run(url, schedule))
+
+
+@_SETTINGS
+@given(schedule=PLACING_SCHEDULES)
+def test_every_schedule_ends_as_desired_with_no_card_given_twice(url: str, schedule: list[tuple[Any, ...]]) -> None:
+    _empty(url)
+    asyncio.run(_run(url, schedule, placing=True))

@@ -149,7 +149,7 @@ class FakeCloud:
                 raise CloudRefused("There is no such server.")
             self._remember(state)
             if server.off:
-                server.off, server.nonce = False, spec.nonce
+                server.off, server.nonce, server.spec = False, spec.nonce, asdict(spec) | {"nonce": ""}
                 server.active_at = self._clock.now().timestamp() + self._times.build
         await self._leave("start_server")
 
