@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from beamdesk.adapters.sql.store import SqlStore
 from beamdesk.domain.catalog import Flavor, Resources
-from beamdesk.domain.desktop import Desktop
+from beamdesk.domain.desktop import Desired, Desktop
 from beamdesk.domain.ids import DesktopId, ExperimentId, FlavorId
 from beamdesk.domain.placement import BookedPart, Booking, Placement
 from beamdesk.domain.srm import CardState, DeviceRecord, HostRecord, SrmRules, StateReason
@@ -35,18 +35,29 @@ SIZES = (Resources(1, 2048, 10, 1), Resources(1, 2048, 10, 1), Resources(2, 4096
 MINE, THEIRS = EXPERIMENT.id, ExperimentId("others")
 RECORDS = SrmRules(stale_after=timedelta(days=365))
 
-PLACING_MOVES = st.one_of(
-    MOVES,
-    MOVES,
-    MOVES,
-    st.tuples(
-        st.just("book"), st.integers(0, len(CARDS) - 1), st.sampled_from([0, 60, 3600, 40000]), st.integers(1, 40000), st.booleans()
-    ),
-    st.tuples(st.just("unbook")),
-    st.tuples(st.just("clean")),
-    st.tuples(st.just("break"), st.integers(0, len(CARDS) - 1)),
+_WHICH = st.integers(0, len(NAMES) - 1)
+_BOOK = st.tuples(
+    st.just("book"), st.integers(0, len(CARDS) - 1), st.sampled_from([0, 60, 3600, 40000]), st.integers(1, 40000), st.booleans()
 )
-PLACING_SCHEDULES = st.lists(PLACING_MOVES, min_size=10, max_size=50)
+_PLACING_MOVES = st.one_of(
+    MOVES,
+    MOVES,
+    _BOOK,
+    st.one_of(
+        st.tuples(st.just("unbook")),
+        st.tuples(st.just("clean")),
+        st.tuples(st.just("break"), st.integers(0, len(CARDS) - 1)),
+        st.tuples(st.just("apply"), _WHICH),
+        st.tuples(st.just("work"), st.integers(2, 8)),
+        st.tuples(st.just("restart"), _WHICH),
+    ),
+)
+PLACING_SCHEDULES = st.builds(
+    list.__add__,
+    st.lists(st.one_of(_BOOK, st.tuples(st.just("apply"), _WHICH)), min_size=2, max_size=6),
+    st.lists(_PLACING_MOVES, min_size=10, max_size=50),
+)
+"""Applications and bookings to begin with, so that there is something to decide."""
 
 
 class PlacingStage(Stage):
@@ -135,6 +146,12 @@ class PlacingStage(Stage):
                 await self.clean()
             case "break", card:
                 await self.break_card(card)
+            case "restart", which:  # and a place is sought anew
+                for desired in (Desired.STOPPED, Desired.RUNNING):
+                    await self.want(which, desired)
+                    for _ in range(4):
+                        self.clock.advance(0.5)
+                        await self.whole_pass(which)
             case _:
                 return False
         return True
@@ -170,7 +187,7 @@ class PlacingStage(Stage):
     def _check_bookings(
         self, placements: dict[DesktopId, Placement], admitted: dict[DesktopId, Desktop], bookings: tuple[Booking, ...]
     ) -> None:
-        """Nobody was placed on a card that others have booked before the lease ends."""
+        """Nobody was placed in this move on a card that others have booked before the lease ends."""
         for name, one in placements.items():
             if self._seen.get(name) == one:
                 continue
@@ -179,7 +196,7 @@ class PlacingStage(Stage):
                 theirs = (
                     booking.experiment != admitted[name].experiment and part.host == one.host and set(part.cards) & set(one.cards)
                 )
-                assert not (theirs and booking.created_at < one.at and booking.starts < admitted[name].lease_ends_at), (
+                assert not (theirs and booking.starts < admitted[name].lease_ends_at), (
                     f"{name} was given what {booking.id} promises to others"
                 )
         self._seen = placements
