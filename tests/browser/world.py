@@ -178,9 +178,9 @@ class World:
             desktop_origin=lambda desktop_id: f"http://d-{desktop_id}.localhost:{self.port}",
             hint=hint,
             portal_origin=self.origin,
-            hosts=self.cloud.hosts if self.places else None,
+            hosts=self.cloud.hosts,
         )
-        placer = Placer(self.cloud.hosts, self.app.catalog.flavors, self.rules.srm) if self.places else None
+        placer = Placer(self.cloud.hosts, self.app.catalog.flavors, self.rules.srm)
         previews = SandboxedPreviews()
         files = Data(self.app, DirectFiles(self.folder / "data"), previews)
         settings = PortalSettings(

@@ -27,7 +27,7 @@ class Availability(BaseModel):
 
     state: State
     lacking: list[str] = Field(
-        description="What is short: `desktops`, `vcpus`, `memory_mib`, `disk_gib`, `gpus`; `booked`, `stale`, `hosts`, `image`, "
+        description="What is short: `desktops`, `vcpus`, `memory_mib`, `disk_gib`, `gpus`, `gpu_kind` (cards with what it asks for); `booked`, `stale`, `hosts`, `image`, "
         "`together` (all of it on one host), `image_needs` (what the image asks for).",
         examples=[["gpus"]],
     )

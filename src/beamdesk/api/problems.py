@@ -17,7 +17,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from beamdesk.domain.errors import BeamdeskError
+from beamdesk.api.models import Time
+from beamdesk.domain.errors import BeamdeskError, SlotTaken
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -68,6 +69,13 @@ class FieldError(BaseModel):
     message: str = Field(examples=["There is no size of this name. Sizes on offer: small, medium."])
 
 
+class Slot(BaseModel):
+    """A stretch of time."""
+
+    starts: Time
+    ends: Time
+
+
 class Problem(BaseModel):
     """A problem document (RFC 9457). ``code`` is stable; ``detail`` says what happened and what to do next."""
 
@@ -78,6 +86,7 @@ class Problem(BaseModel):
     instance: str = Field(description="Path of the request.", examples=["/api/v1/desktops/d2k7x0q4m1n8p5r3/connections"])
     code: str = Field(examples=["conflict"])
     errors: list[FieldError] = Field(default_factory=list, description="Wrong fields, where there are any.")
+    slot: Slot | None = Field(default=None, description="The nearest slot that has room, where one is taken.")
 
 
 def problem(
@@ -87,6 +96,7 @@ def problem(
     *,
     errors: Sequence[FieldError] = (),
     headers: dict[str, str] | None = None,
+    slot: Slot | None = None,
 ) -> Response:
     """Return the problem document for ``code``."""
     status, title = PROBLEMS[code]
@@ -98,11 +108,12 @@ def problem(
         instance=request.url.path[:500],
         code=code,
         errors=list(errors),
+        slot=slot,
     )
     headers = dict(headers or {})
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="beamdesk"'
-    return Response(document.model_dump_json(), status, headers, MEDIA_TYPE)
+    return Response(document.model_dump_json(exclude_none=True), status, headers, MEDIA_TYPE)
 
 
 def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
@@ -133,7 +144,9 @@ async def _from_beamdesk(request: Request, error: BeamdeskError) -> Response:
     if "retry_after_s" in error.context:
         headers["Retry-After"] = str(error.context["retry_after_s"])
     errors = [FieldError(field=error.field, message=error.message)] if error.field else []
-    return problem(request, error.code, detail, errors=errors, headers=headers)
+    nearest = error.nearest if isinstance(error, SlotTaken) else None
+    slot = Slot(starts=nearest[0], ends=nearest[1]) if nearest else None
+    return problem(request, error.code, detail, errors=errors, headers=headers, slot=slot)
 
 
 async def _from_http(request: Request, error: HTTPException) -> Response:

@@ -164,11 +164,12 @@ def _slot_taken(world: World, wanted: NewBooking, flavor: Flavor, possible: int)
     start, length = wanted.starts.timestamp(), (wanted.ends - wanted.starts).total_seconds()
     now, latest = world.now.timestamp(), (world.now + FURTHEST).timestamp()
     at = slots.nearest(world.table, _request(world, flavor), wanted.desktops, start, length, now, latest)
-    free_from = None if at is None else datetime.fromtimestamp(at, UTC)
     text = f"Of {wanted.desktops} desktops {possible} can be booked for this slot: {_in_the_way(world, wanted, flavor)}."
-    if free_from is not None:
-        text += f" The nearest slot of this length with room begins at {free_from:%Y-%m-%d %H:%M} UTC."
-    return SlotTaken(text, free_from=free_from, field="starts")
+    if at is None:
+        return SlotTaken(text, nearest=None, field="starts")
+    begin = datetime.fromtimestamp(at, UTC)
+    text += f" The nearest slot of this length with room begins at {begin:%Y-%m-%d %H:%M} UTC."
+    return SlotTaken(text, nearest=(begin, begin + (wanted.ends - wanted.starts)), field="starts")
 
 
 def _in_the_way(world: World, wanted: NewBooking, flavor: Flavor) -> str:

@@ -31,6 +31,7 @@ _RESOURCE_WORDS = {
     "memory_mib": "memory",
     "disk_gib": "disk",
     "gpus": "GPUs",
+    "gpu_kind": "GPUs of this kind",
     "together": "of it in one place",
 }
 _KEY = re.compile(r"[\x21-\x7e]{1,128}\Z")
@@ -127,7 +128,7 @@ async def _refuse_what_never_fits(app: App, flavor: Flavor, words: Words) -> Non
         total = await app.capacity()
     except NotSupported as error:
         raise Conflict(error.message) from error
-    if total is not None and (lacking := total.lacks_for(flavor.resources)):
+    if app.hosts is None and total is not None and (lacking := total.lacks_for(flavor.resources)):
         short = " and ".join(_RESOURCE_WORDS[name] for name in lacking)
         raise Invalid(f"This site has too little {short} for this size, even when empty. Choose a smaller one.", field="flavor")
     if app.hosts is not None and (lacking := await fits_no_host(app, flavor.resources, words)):

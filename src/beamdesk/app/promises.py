@@ -35,14 +35,16 @@ async def fits_no_host(app: App, amount: Resources, words: Words) -> tuple[str, 
 def never(table: HostTable, request: Request) -> tuple[str, ...]:
     """Name the resources of which no host has enough, even empty; all of them together where each alone would do."""
     cards = request.cards.count if request.cards is not None else 0
-    most = int(table.suits(request.cards).sum(axis=1).max(initial=0)) if request.cards is not None else 0
+    most = int((table.state >= 0).sum(axis=1).max(initial=0))
+    suited = int(table.suits(request.cards).sum(axis=1).max(initial=0)) if request.cards is not None else 0
     pairs = (
         ("vcpus", request.cpu_milli, table.cpu_total),
         ("memory_mib", request.memory_mib, table.memory_total),
         ("disk_gib", request.disk_gib, table.disk_total),
     )
     short = tuple(name for name, asked, total in pairs if asked > int(total.max(initial=0)))
-    short += ("gpus",) if cards > most else ()
+    if cards > suited:
+        short += ("gpus",) if cards > most else ("gpu_kind",)
     return short or (("together",) if filters.impossible(table, request) is not None else ())
 
 

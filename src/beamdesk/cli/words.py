@@ -38,6 +38,7 @@ LACKING = {
     "memory_mib": "memory",
     "disk_gib": "disk",
     "gpus": "GPUs",
+    "gpu_kind": "GPUs of this kind",
     "desktops": "number of desktops",
     "booked": "the end of a booking",
     "stale": "hosts that report again",

@@ -85,13 +85,13 @@ class Conflict(Refused):
 
 
 class SlotTaken(Conflict):
-    """Not enough is free in a slot. ``free_from``: when the nearest slot of the same length begins, where one was found."""
+    """Not enough is free in a slot. ``nearest``: begin and end of the nearest slot of the same length, where one was found."""
 
     code = "conflict"
 
-    def __init__(self, message: str, *, free_from: datetime | None, field: str | None = None, **context: object) -> None:
-        super().__init__(message, field=field, **context)
-        self.free_from = free_from
+    def __init__(self, message: str, *, nearest: tuple[datetime, datetime] | None, field: str | None = None) -> None:
+        super().__init__(message, field=field)
+        self.nearest = nearest
 
 
 class StaleWrite(Conflict):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from starlette.responses import Response
 
@@ -12,9 +13,10 @@ from beamdesk.app.fleet import CARD_STATES, FleetHost, see_fleet
 from beamdesk.domain.ids import DesktopId
 from beamdesk.portal.live import newest_event
 from beamdesk.portal.site import Visit, render
+from beamdesk.scheduling.decision import Ranked
 
-_WIDTH, _ROW = 560.0, 34
-"""Of the chart, in its own units."""
+_WIDTH, _ROW = 100.0, 38
+"""Of the chart: percent of its width, and pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +42,17 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Bars for the hosts that could take the desktop. ``zero`` is where nothing is added."""
+    """Bars for the hosts that could take the desktop, in percent of the width. ``zero`` is where nothing is added."""
 
     bars: tuple[Bar, ...]
     terms: tuple[str, ...]
     zero: float
-    width: float
     height: int
 
 
 def chart_of(explanation: Explanation) -> Chart | None:
     """Lay out a ranking as bars; None when there is none."""
-    ranking = explanation.ranking
+    ranking = tuple(map(_that_count(explanation.ranking), explanation.ranking))
     if not ranking:
         return None
     right = max(sum(value for _, value in one.contributions if value > 0) for one in ranking)
@@ -66,11 +67,17 @@ def chart_of(explanation: Explanation) -> Chart | None:
             side = int(value > 0)
             x = ends[1] if side else ends[0] - width
             ends[side] += width if side else -width
-            parts.append(Part(term, round(x, 1), round(width, 1), value))
+            parts.append(Part(term, round(x, 2), round(width, 2), value))
         chosen = explanation.placement is not None and one.host == explanation.placement.host
         bars.append(Bar(one.host, one.total, number * _ROW, tuple(parts), chosen))
     terms = tuple(term for term, _ in ranking[0].contributions)
-    return Chart(tuple(bars), terms, round(zero, 1), _WIDTH, len(ranking) * _ROW)
+    return Chart(tuple(bars), terms, round(zero, 2), len(ranking) * _ROW)
+
+
+def _that_count(ranking: tuple[Ranked, ...]) -> Callable[[Ranked], Ranked]:
+    """Return what leaves out the terms that are nothing for every host: they explain nothing."""
+    names = {term for one in ranking for term, value in one.contributions if value}
+    return lambda one: replace(one, contributions=tuple(part for part in one.contributions if part[0] in names))
 
 
 async def show_why(visit: Visit) -> Response:

@@ -19,6 +19,7 @@ def test_every_reason_and_step_has_words():
         "memory_mib",
         "disk_gib",
         "gpus",
+        "gpu_kind",
         "together",
         "booked",
         "hosts",

@@ -117,7 +117,39 @@ def test_walking_the_line_lends_what_it_says() -> None:
     walked = walk(Scheduler(table, policy(table)), [Asked(replace(ONE, id=f"r{number}")) for number in range(3)], 10.0)
     assert [walked.answers[f"r{number}"].lacking for number in range(3)] == [(), (), ("gpus",)]
     assert set(table.claims) == {"r0", "r1"}
-    assert walked.reserved == {"gpus"}
+    assert walked.reserved == {"h": {"gpus"}}
+
+
+def test_who_waits_holds_up_others_only_on_hosts_that_are_suited_to_it() -> None:
+    table = HostTable([host("cpu", 0, cpus=4), host("gpu", 1, cpus=4)])
+    scheduler = Scheduler(table, policy(table))
+    cpu = Request("cpu-1", 2000, 2048, until=100.0)
+    scheduler.place(replace(ONE, id="has", cpu_milli=4000, until=50.0), 0.0)
+    waits = replace(ONE, id="waits", cpu_milli=4000)
+    walked = walk(scheduler, [Asked(waits), Asked(cpu), Asked(replace(cpu, id="cpu-2")), Asked(replace(cpu, id="cpu-3"))], 10.0)
+    assert (walked.answers["waits"].lacking, walked.reserved["gpu"]) == (("gpus",), {"gpus"})
+    assert [walked.answers[f"cpu-{number}"].decision.host for number in (1, 2)] == ["cpu", "cpu"]
+    assert walked.answers["cpu-3"].lacking == ("vcpus",)
+
+
+def test_who_waits_for_memory_beside_a_free_card_is_told_so_and_has_it_reserved() -> None:
+    table = HostTable([host("gpu", 2)])
+    scheduler = Scheduler(table, policy(table))
+    scheduler.place(replace(ONE, id="has", memory_mib=60000, until=50.0), 0.0)
+    waits, small = replace(ONE, id="waits", memory_mib=10000), replace(ONE, id="small")
+    walked = walk(scheduler, [Asked(waits), Asked(small)], 10.0)
+    assert (walked.answers["waits"].lacking, walked.answers["small"].lacking) == (("memory_mib",), ("memory_mib",))
+    assert (walked.answers["small"].behind, walked.place("small")) == (True, 2)
+
+
+def test_a_booked_part_is_taken_past_those_who_wait() -> None:
+    table = HostTable([host("gpu", 2)])
+    bookings.add(table, Booking("b.0", "gpu", 0.0, 60.0, ("c0",)), 0.0)
+    waits = Asked(replace(ONE, id="waits", cards=CardDemand(2)))
+    mine = own(table, replace(ONE, id="mine", until=40.0), ("b",), 10.0)
+    walked = walk(Scheduler(table, policy(table)), [waits, mine, Asked(replace(ONE, id="other"))], 10.0)
+    assert walked.answers["mine"].decision.grants[0].address == "c0"
+    assert [walked.answers[name].lacking for name in ("waits", "mine", "other")] == [("booked",), (), ()]
 
 
 def test_parts_of_a_booking_are_spent_one_after_another() -> None:

@@ -101,7 +101,7 @@ async def test_the_lease_of_who_has_a_card_counts_and_is_told(app: App) -> None:
     assert (claim.until, claim.cpu_milli) == (ends.timestamp(), 0)
     with pytest.raises(SlotTaken, match="Of 2 desktops 1 can be booked") as refusal:
         await bookings.book(app, olga, slot(app, 1, 2, desktops=2))
-    assert refusal.value.free_from == ends
+    assert refusal.value.nearest == (ends, ends + HOUR)
     await desktops.extend(app, await caller(app, "ada"), view.desktop.id)
     assert (await read(app))[1] != tag
 
