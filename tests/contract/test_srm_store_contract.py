@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from beamdesk.adapters.sql.store import SqlStore
-from beamdesk.domain.srm import CardState, Consumer, DeviceRecord, HostRecord, Sample, StateReason
+from beamdesk.domain.srm import CardState, Consumer, DeviceRecord, HostRecord, Mean, Sample, StateReason
 from beamdesk.protocol.srm import LendMode, PartsFacts, ProfileFacts
 from engine_kit import T0
 from postgres import Postgres, running_postgres
@@ -130,6 +130,32 @@ async def test_history_is_read_newest_and_purged_oldest(store: SqlStore) -> None
         assert await tx.srm.purge_samples(T0 + timedelta(minutes=4), 3) == 1
     async with store.begin() as tx:
         assert await tx.srm.samples("gpu01", FIRST, T0, 10) == tuple(points[4:])
+
+
+async def test_history_is_told_in_stretches(store: SqlStore) -> None:
+    def sample(address: str, minute: int, state: str, busy: float | None, memory: int | None, degrees: int | None) -> Sample:
+        return Sample("gpu01", address, T0 + timedelta(minutes=minute), state, busy, memory, degrees)
+
+    points = [
+        sample(FIRST, minute, "used" if minute < 15 else "free", minute / 10, 100 * minute, 40 + minute)
+        for minute in (0, 4, 10, 19)
+    ]
+    points += [
+        sample("", 5, "ok", 0.5, None, None),
+        sample(FIRST, 40, "free", None, None, None),
+        sample(FIRST, -1, "used", 1.0, 1, 99),
+    ]
+    async with store.begin(write=True) as tx:
+        await tx.srm.put_host(HostRecord("gpu02", T0))
+        await tx.srm.add_samples(*points, Sample("gpu02", FIRST, T0, "used", 1.0, 1, 1))
+    async with store.begin() as tx:
+        found = await tx.srm.means("gpu01", T0, 600)
+    assert found == (
+        Mean("", T0, 0.5, None, None, 0.0),
+        Mean(FIRST, T0, 0.2, 200.0, 44, 1.0),
+        Mean(FIRST, T0 + timedelta(minutes=10), 1.45, 1450.0, 59, 0.5),
+        Mean(FIRST, T0 + timedelta(minutes=40), None, None, None, 0.0),
+    )
 
 
 async def test_a_program_has_one_credential(store: SqlStore) -> None:

@@ -27,8 +27,8 @@ class Availability(BaseModel):
 
     state: State
     lacking: list[str] = Field(
-        description="What is short: `desktops`, `vcpus`, `memory_mib`, `disk_gib`, `gpus`, `gpu_kind` (cards with what it asks for); `booked`, `stale`, `hosts`, `image`, "
-        "`together` (all of it on one host), `image_needs` (what the image asks for).",
+        description="What is short: `desktops`, `vcpus`, `memory_mib`, `disk_gib`, `gpus`, `gpu_kind` (cards with what it asks "
+        "for), `booked`, `stale`, `hosts`, `image`, `together` (all of it on one host), `image_needs` (what the image asks for).",
         examples=[["gpus"]],
     )
     expected_at: Time | None = Field(description="When it could run if leases end when they say and nobody else comes.")

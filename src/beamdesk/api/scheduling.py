@@ -162,9 +162,9 @@ class Host(BaseModel):
     stale: bool
     aggregates: list[str]
     cpu_milli: int
-    cpu_used: int
+    cpu_used: int | None = Field(description="Null where the cloud counts it.")
     memory_mib: int
-    memory_used: int
+    memory_used: int | None
     cards: list[Card]
     desktops: list[Held]
 

@@ -52,19 +52,23 @@ class FleetCard:
 
 @dataclass(frozen=True, slots=True)
 class FleetHost:
-    """One host. CPU in thousandths, memory in MiB; ``used`` is what our desktops hold."""
+    """One host. CPU in thousandths, memory in MiB; ``used`` is what our desktops hold, None where the cloud counts that.
+
+    ``recorded``: an agent tells of it, so that it has a history.
+    """
 
     name: str
     cpu_milli: int
-    cpu_used: int
+    cpu_used: int | None
     memory_mib: int
-    memory_used: int
+    memory_used: int | None
     cards: tuple[FleetCard, ...]
     holders: tuple[Holder, ...]
     enabled: bool = True
     stale: bool = False
     aggregates: tuple[str, ...] = ()
     seen_at: datetime | None = None
+    recorded: bool = False
 
     @property
     def states(self) -> frozenset[str]:
@@ -153,15 +157,16 @@ def _host(
     return FleetHost(
         host.name,
         host.cpu_milli,
-        host.cpu_milli - int(table.cpu_free[row]),
+        host.cpu_milli - int(table.cpu_free[row]) if world.ours else None,
         host.memory_mib,
-        host.memory_mib - int(table.memory_free[row]),
+        host.memory_mib - int(table.memory_free[row]) if world.ours else None,
         cards,
         tuple(sorted((desktops.by_id[name] for name in here), key=lambda one: one.name)),
         bool(table.enabled[row]),
         stale,
         tuple(sorted(host.aggregates)),
         record.seen_at if record is not None else None,
+        record is not None,
     )
 
 

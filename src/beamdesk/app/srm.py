@@ -5,6 +5,7 @@ Only operators may. Every refusal is audited, every change is an event.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -17,11 +18,12 @@ from beamdesk.app.srm_devices import state_event
 from beamdesk.domain.errors import Conflict, Forbidden, Invalid, NotFound
 from beamdesk.domain.events import EventKind, NewEvent
 from beamdesk.domain.secrets import hash_secret
-from beamdesk.domain.srm import OPERATOR_MAY_SET, CardState, Consumer, DeviceRecord, HostRecord, Sample, StateReason
+from beamdesk.domain.srm import OPERATOR_MAY_SET, CardState, Consumer, DeviceRecord, HostRecord, Mean, Sample, StateReason
 from beamdesk.domain.srm_checks import check_host_name, text
 from beamdesk.ports.store import Transaction
 
 MAX_SAMPLES = 5000
+PLOTTED = 240
 MAX_AGGREGATES = 32
 
 
@@ -83,6 +85,15 @@ async def history(app: App, caller: Caller, name: str, address: str, hours: floa
     async with _operator(app, caller, "srm_history"), app.store.begin() as tx:
         await _host(tx, name)
         return await tx.srm.samples(name, address, app.clock.now() - timedelta(hours=hours), limit)
+
+
+async def means(app: App, caller: Caller, name: str, hours: int) -> tuple[tuple[Mean, ...], timedelta]:
+    """Return the history of a host and all its cards in about `PLOTTED` stretches, and how long a stretch is."""
+    every = max(60, math.ceil(hours * 3600 / PLOTTED / 60) * 60)
+    async with _operator(app, caller, "srm_history"), app.store.begin() as tx:
+        await _host(tx, name)
+        since = app.clock.now() - timedelta(hours=hours)
+        return await tx.srm.means(name, since, every), timedelta(seconds=every)
 
 
 async def make_enrolment(

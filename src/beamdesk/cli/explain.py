@@ -72,7 +72,8 @@ def hosts_command(as_json: AsJson = False) -> None:
 def _cards(hosts: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
     for host in hosts:
         state = "silent" if host["stale"] else "open" if host["enabled"] else "closed"
-        cpu = f"{host['cpu_used'] / 1000:g} of {host['cpu_milli'] / 1000:g} CPUs"
+        used = "" if host["cpu_used"] is None else f"{host['cpu_used'] / 1000:g} of "
+        cpu = f"{used}{host['cpu_milli'] / 1000:g} CPUs"
         yield host["name"], "", cpu, state, ", ".join(one["name"] for one in host["desktops"])
         for card in host["cards"]:
             holder = card["holder"]

@@ -26,6 +26,7 @@ __all__ = [
     "Consumer",
     "DeviceRecord",
     "HostRecord",
+    "Mean",
     "Sample",
     "SrmRules",
     "StateReason",
@@ -172,6 +173,18 @@ class Sample:
     busy: float | None
     memory_used_mib: int | None
     temperature_c: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """History over a stretch of time that begins at ``at``: means, the highest temperature, the part in which it was used."""
+
+    address: str
+    at: datetime
+    busy: float | None
+    memory_used_mib: float | None
+    temperature_c: int | None
+    used: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from starlette.types import Scope
 
 from beamdesk.app.context import App
 from beamdesk.app.data import Data
-from beamdesk.portal import activity, bookings, data, desktops, fleet, live, new_desktop, preferences, previews, signin
+from beamdesk.portal import activity, bookings, data, desktops, fleet, history, live, new_desktop, preferences, previews, signin
 from beamdesk.portal.config import PortalSettings
 from beamdesk.portal.site import STATIC, Handler, Site, failure_page
 
@@ -54,6 +54,7 @@ def _routes(site: Site) -> list[Route | Mount]:
         _get(site, "/desktops/{id}/console", desktops.console),
         _get(site, "/desktops/{id}/why", fleet.show_why),
         _get(site, "/hosts", fleet.show_hosts),
+        _get(site, "/hosts/{name}", history.show),
         _get(site, "/bookings", bookings.show),
         _post(site, "/bookings", bookings.submit),
         _post(site, "/bookings/{booking}/cancel", bookings.cancel),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Protocol
 
-from beamdesk.domain.srm import Consumer, DeviceRecord, HostRecord, Sample
+from beamdesk.domain.srm import Consumer, DeviceRecord, HostRecord, Mean, Sample
 
 
 class Srm(Protocol):
@@ -52,6 +52,9 @@ class Srm(Protocol):
 
     async def samples(self, host: str, address: str, since: datetime, limit: int) -> tuple[Sample, ...]:
         """Return the newest ``limit`` points since then, oldest first."""
+
+    async def means(self, host: str, since: datetime, every_s: int) -> tuple[Mean, ...]:
+        """Return the history of a host and all its cards since then, in stretches of ``every_s``; by address, oldest first."""
 
     async def purge_samples(self, before: datetime, limit: int) -> int:
         """Delete at most ``limit`` points older than ``before``; returns how many."""

@@ -6,16 +6,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, Text, cast, delete, insert, select, update
+from sqlalchemy import Double, Integer, Select, Text, case, cast, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from beamdesk.adapters.sql import schema
 from beamdesk.adapters.sql.tables import Tables
-from beamdesk.domain.srm import CardState, Consumer, DeviceRecord, HostRecord, Sample, StateReason
+from beamdesk.domain.srm import CardState, Consumer, DeviceRecord, HostRecord, Mean, Sample, StateReason
 from beamdesk.protocol.codec import decode
 from beamdesk.protocol.srm import CardFacts, CardLoad, HostFacts, HostLoad
 
@@ -44,6 +44,18 @@ def _device_from(row: Mapping[Any, Any]) -> DeviceRecord:
 
 def _consumer_from(row: Mapping[Any, Any]) -> Consumer:
     return Consumer(row["name"], bytes(row["token_hash"]), row["created_at"], row["used_at"], row["speaks"])
+
+
+def _mean_from(row: Mapping[Any, Any], every_s: int) -> Mean:
+    memory = row["memory_used_mib"]
+    return Mean(
+        row["address"],
+        datetime.fromtimestamp(row["stretch"] * every_s, UTC),
+        row["busy"],
+        None if memory is None else float(memory),
+        row["temperature_c"],
+        float(row["used"]),
+    )
 
 
 class SqlSrm(Tables):
@@ -140,6 +152,27 @@ class SqlSrm(Tables):
         found = select(_sample).where(_sample.c.host == host, _sample.c.address == address, _sample.c.at >= since)
         rows = await self._read(found.order_by(_sample.c.at.desc(), _sample.c.id.desc()).limit(limit))
         return tuple(Sample(**{field.name: row[field.name] for field in fields(Sample)}) for row in reversed(rows))
+
+    async def means(self, host: str, since: datetime, every_s: int) -> tuple[Mean, ...]:
+        """Return the history of a host and all its cards since then, in stretches of ``every_s``."""
+        own = _sample.c
+        seconds = func.strftime("%s", own.at) if self._is_sqlite else func.extract("epoch", own.at)
+        stretch = (cast(func.floor(cast(seconds, Double) / every_s), Integer)).label("stretch")
+        used = func.avg(case((own.state == str(CardState.USED), 1.0), else_=0.0)).label("used")
+        statement = (
+            select(
+                own.address,
+                stretch,
+                func.avg(own.busy).label("busy"),
+                func.avg(own.memory_used_mib).label("memory_used_mib"),
+                func.max(own.temperature_c).label("temperature_c"),
+                used,
+            )
+            .where(own.host == host, own.at >= since)
+            .group_by(own.address, stretch)
+            .order_by(own.address, stretch)
+        )
+        return tuple(_mean_from(row, every_s) for row in await self._read(statement))
 
     async def purge_samples(self, before: datetime, limit: int) -> int:
         """Delete a number of old points: a transaction must not hold SQLite's only writer for long."""
