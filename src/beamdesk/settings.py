@@ -62,15 +62,18 @@ class FlavorSettings(_Section):
         return Flavor(FlavorId(self.id), Text(self.title_en, self.title_zh), self._amount(), parse(self.specs))
 
 
+_TEN_YEARS_H = 10 * 365 * 24
+
+
 class LeaseSettings(_Section):
     """How long a desktop may run, in hours; warnings in minutes."""
 
-    initial_hours: float = Field(gt=0, default=8)
-    extension_hours: float = Field(gt=0, default=4)
-    maximum_hours: float = Field(gt=0, default=168)
-    warn_minutes: float = Field(ge=0, default=30)
-    idle_hours: float = Field(gt=0, default=2)
-    idle_warn_minutes: float = Field(ge=0, default=15)
+    initial_hours: float = Field(gt=0, le=_TEN_YEARS_H, default=8)
+    extension_hours: float = Field(gt=0, le=_TEN_YEARS_H, default=4)
+    maximum_hours: float = Field(gt=0, le=_TEN_YEARS_H, default=168)
+    warn_minutes: float = Field(ge=0, le=60 * _TEN_YEARS_H, default=30)
+    idle_hours: float = Field(gt=0, le=_TEN_YEARS_H, default=2)
+    idle_warn_minutes: float = Field(ge=0, le=60 * _TEN_YEARS_H, default=15)
 
     def rules(self) -> LeaseRules:
         """Return the domain object."""

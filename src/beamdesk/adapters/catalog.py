@@ -10,13 +10,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from beamdesk.domain.catalog import Flavor, Image, Software
 from beamdesk.domain.errors import ConfigurationError
 from beamdesk.domain.ids import ImageId
 from beamdesk.domain.text import Text
 from beamdesk.scheduling.errors import SchedulingError
-from beamdesk.scheduling.vocabulary import PREFIX, Words, parse
+from beamdesk.scheduling.vocabulary import PREFIX, parse
 
+log = structlog.get_logger()
 _FORMAT = 1
 _Stamp = tuple[int, int, int]
 
@@ -70,14 +73,20 @@ def parse_catalog(content: bytes) -> tuple[Image, ...]:
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise ValueError("unknown format")
     try:
-        return tuple(_image(entry) for entry in document["images"])
+        return tuple(image for entry in document["images"] if (image := _image(entry)) is not None)
     except KeyError as error:
         raise ValueError(f"missing {error}") from error
     except (TypeError, AttributeError) as error:
         raise ValueError("wrong shape") from error
 
 
-def _image(entry: dict[str, Any]) -> Image:
+def _image(entry: dict[str, Any]) -> Image | None:
+    """Return an image; None for one that misuses the scheduler's words, which is told in the log and takes no other with it."""
+    try:
+        words = parse({f"{PREFIX}_{name}": str(text) for name, text in entry.get("words", {}).items()})
+    except SchedulingError as error:
+        log.warning("catalog.left_out", kind="image", name=entry["id"], reason=error.message)
+        return None
     software = (Software(str(one["name"]), _text(one["description"])) for one in entry["software"])
     return Image(
         id=ImageId(str(entry["id"])),
@@ -86,16 +95,8 @@ def _image(entry: dict[str, Any]) -> Image:
         description=_text(entry["description"]),
         software=tuple(software),
         beamlines=frozenset(str(beamline) for beamline in entry["beamlines"]),
-        words=_scheduling(entry),
+        words=words,
     )
-
-
-def _scheduling(entry: dict[str, Any]) -> Words:
-    """Return what the image asks of a host. The image builder knows no vocabulary: what is wrong in a recipe shows here."""
-    try:
-        return parse({f"{PREFIX}_{name}": str(text) for name, text in entry.get("words", {}).items()})
-    except SchedulingError as error:
-        raise ValueError(f"image {entry['id']}: {error.message}") from error
 
 
 def _text(words: dict[str, Any]) -> Text:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from structlog.testing import capture_logs
 
 from apikit import FLAVORS
 from beamdesk.adapters.catalog import FileCatalog
@@ -51,10 +52,13 @@ async def test_an_image_says_what_it_asks_of_a_card(tmp_path):
     assert image.words == Words(gpu_memory_mib=40000, image_required=True)
 
 
-async def test_a_misspelt_word_of_an_image_is_named(tmp_path):
-    publish(tmp_path / "catalog.json", ENTRY | {"words": {"gpu_memry_mib": "40000"}})
-    with pytest.raises(ConfigurationError, match=r"image imaging: Unknown extra spec beamdesk_gpu_memry_mib.*gpu_memory_mib"):
-        await FileCatalog(tmp_path / "catalog.json", FLAVORS).images()
+async def test_an_image_with_a_misspelt_word_is_left_out_and_the_log_names_both(tmp_path):
+    wrong = ENTRY | {"id": "wrong", "words": {"gpu_memry_mib": "40000"}}
+    publish(tmp_path / "catalog.json", wrong, ENTRY)
+    with capture_logs() as told:
+        images = await FileCatalog(tmp_path / "catalog.json", FLAVORS).images()
+    assert [one.id for one in images] == ["imaging"]
+    assert [(one["name"], "Did you mean beamdesk:gpu_memory_mib" in one["reason"]) for one in told] == [("wrong", True)]
 
 
 @pytest.mark.parametrize(
