@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,13 +11,18 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from beamdesk.domain.srm import CardState
+from beamdesk.app import bookings
+from beamdesk.app.bookings import NewBooking
+from beamdesk.app.logins import open_login
+from beamdesk.domain.ids import FlavorId, PersonId
+from beamdesk.domain.srm import CardState, DeviceRecord, HostRecord, Sample
 from browser.world import World
 from placingkit import cpu_host, gpu_host
+from srmkit import FACTS, FIRST, a_card
 
 from .conftest import Open
 from .test_accessibility import Checker
-from .test_using import applied
+from .test_using import EXPERIMENT, applied
 
 pytestmark = pytest.mark.browser
 
@@ -86,6 +92,52 @@ def test_the_map_filters_by_keyboard_and_follows_what_happens(world: World, open
     page.fill("#q", "")
     page.press("#q", "Enter")
     expect(page.locator(".host h2")).to_have_text(["gpu-03"])
+
+
+def test_the_bookings_follow_what_happens_and_keep_what_is_typed(world: World, open_page: Open) -> None:
+    page = open_page("olga")
+    page.goto("/bookings")
+    page.fill("#note", "half typed")
+
+    async def book() -> None:
+        caller = (await open_login(world.app, PersonId("olga"), kind="cli")).caller
+        starts = datetime.now(UTC) + timedelta(hours=30)
+        wanted = NewBooking(EXPERIMENT, FlavorId("gpu.small"), starts, starts + timedelta(hours=6), note="by another")
+        await bookings.book(world.app, caller, wanted)
+
+    expect(page.locator(".span-booking")).to_have_count(1)  # the legend's
+    world.do(book)
+    expect(page.locator("svg.timeline .span-booking")).to_have_count(1, timeout=20_000)
+    expect(page.locator("section[id^=title-]")).to_contain_text("by another")
+    expect(page.locator("#note")).to_have_value("half typed")
+    page.locator("svg.timeline .span-booking a").focus()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("#title-b"))
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_the_history_of_a_host_is_accessible_and_fits(world: World, open_page: Open, width: int) -> None:
+    async def record() -> None:
+        now = datetime.now(UTC)
+        async with world.app.store.begin(write=True) as tx:
+            await tx.srm.put_host(HostRecord("gpu-01", now, facts=FACTS, seen_at=now))
+            await tx.srm.put_device(DeviceRecord("gpu-01", FIRST, a_card(), CardState.USED, now))
+            for minutes in range(0, 600, 10):
+                at = now - timedelta(minutes=minutes)
+                await tx.srm.add_samples(
+                    Sample("gpu-01", "", at, "ok", minutes / 600, 65536, None), Sample("gpu-01", FIRST, at, "used", 0.5, 8192, 60)
+                )
+
+    world.do(record)
+    check = Checker()
+    page = open_page("olga", width=width, reduced_motion="reduce")
+    page.goto("/hosts")
+    page.click("a.history")
+    expect(page.locator(".curves")).to_have_count(2)
+    expect(page.locator(".curve-busy[d]")).to_have_count(1)
+    check(page, "history")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert not check.problems, "\n".join(check.problems)
 
 
 def test_nobody_but_operators_gets_the_map(open_page: Open) -> None:
