@@ -379,6 +379,17 @@ async def test_reports_and_thumbnails(store: SqlStore) -> None:
         await tx.guests.report(DesktopId("gone"), now=SOON, steps=(), failure="", input_idle_s=0, cpu=0, gpu=0)
 
 
+async def test_the_guests_of_several_desktops_are_read_at_once(store: SqlStore) -> None:
+    for name in ("desktop01", "desktop02", "desktop03"):
+        await insert(store, name)
+    async with store.begin(write=True) as tx:
+        for name in ("desktop01", "desktop03"):
+            await tx.guests.put(replace(make_guest(name.encode() * 3), desktop_id=DesktopId(name)))
+        found = await tx.guests.many([DesktopId(name) for name in ("desktop01", "desktop02", "gone")])
+        assert {key: guest.desktop_id for key, guest in found.items()} == {"desktop01": "desktop01"}
+        assert await tx.guests.many([]) == {}
+
+
 async def test_how_a_card_is_used_may_be_unknown_and_the_last_work_is_remembered(store: SqlStore) -> None:
     await insert(store, "desktop01")
 

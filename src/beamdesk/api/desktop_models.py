@@ -8,8 +8,10 @@ from pydantic import BaseModel, Field
 
 from beamdesk.api.models import Input, PersonName, Resources, Text, Time
 from beamdesk.app.views import DesktopView
+from beamdesk.domain import use as domain
 from beamdesk.domain.desktop import Desired, Phase, QueuePlace
 from beamdesk.domain.policy import Action
+from beamdesk.domain.use import GpuState, Work
 from beamdesk.protocol.guest import StepState
 
 _NAME = "At most 60 characters, none of them invisible."
@@ -69,6 +71,36 @@ class Queue(BaseModel):
         return cls(place=place.place, lacking=list(place.lacking), expected_at=place.expected_at)
 
 
+class Use(BaseModel):
+    """How much a ready desktop is used now, by the newest report of its agent; one comes every two seconds."""
+
+    at: Time = Field(description="When its agent said so.")
+    cpu: float = Field(ge=0, le=1, description="Share of all its CPUs that programs used.", examples=[0.42])
+    gpu: float | None = Field(
+        ge=0, le=1, description="Share of its busiest GPU; null where `gpu_state` is not `known`.", examples=[0.93]
+    )
+    gpu_state: GpuState = Field(description="`none`: it has no GPU. `unknown`: its GPU does not tell how much it is used.")
+    works: list[Work] = Field(
+        description="What computes so much that the desktop counts as used with nobody there. A GPU that does not tell counts.",
+        examples=[["gpu"]],
+    )
+    stops_at: Time = Field(description="When it is stopped as unused, if nothing uses it any more.")
+
+    @classmethod
+    def of(cls, use: domain.Use | None) -> Use | None:
+        """Return the wire shape."""
+        if use is None:
+            return None
+        return cls(
+            at=use.at,
+            cpu=round(use.cpu, 3),
+            gpu=None if use.gpu is None else round(use.gpu, 3),
+            gpu_state=use.gpu_state,
+            works=list(use.works),
+            stops_at=use.stops_at,
+        )
+
+
 class Desktop(BaseModel):
     """A desktop, with what the caller may do with it."""
 
@@ -91,6 +123,7 @@ class Desktop(BaseModel):
     lease_ends_at: Time
     created_at: Time
     last_active_at: Time
+    use: Use | None = Field(description="How much it is used; null where that is not known: not ready, or its agent is silent.")
     version: int = Field(description="Grows with every change of the desktop.", examples=[7])
 
     @classmethod
@@ -122,5 +155,6 @@ class Desktop(BaseModel):
             lease_ends_at=one.lease_ends_at,
             created_at=one.created_at,
             last_active_at=view.last_active_at,
+            use=Use.of(view.use),
             version=one.version,
         )

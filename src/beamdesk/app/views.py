@@ -15,6 +15,7 @@ from beamdesk.domain.lease import can_extend
 from beamdesk.domain.person import Person
 from beamdesk.domain.policy import Action, allowed_actions
 from beamdesk.domain.progress import ProgressStep, progress
+from beamdesk.domain.use import Use, use_of
 from beamdesk.ports.store import Transaction
 
 
@@ -31,10 +32,11 @@ class DesktopView:
     actions: frozenset[Action]
     can_extend: bool
     last_active_at: datetime
+    use: Use | None = None
 
 
-_GUEST_MATTERS = frozenset({Phase.BUILDING, Phase.BOOTING, Phase.REPAIRING, Phase.FAILED})
-"""Phases whose steps a guest reports. In the others they are all done, or nobody waits for them: one query a desktop less."""
+_GUEST_MATTERS = frozenset({Phase.BUILDING, Phase.BOOTING, Phase.READY, Phase.REPAIRING, Phase.FAILED})
+"""Phases in which a guest has something to tell: its steps, or how much the desktop is used."""
 
 
 async def image_of(app: App, image_id: ImageId) -> Image | None:
@@ -60,12 +62,13 @@ async def view_desktops(app: App, tx: Transaction, person: Person, desktops: Seq
     experiments = {key: await tx.people.experiment(key) for key in dict.fromkeys(desktop.experiment for desktop in desktops)}
     others = dict.fromkeys(desktop.owner for desktop in desktops if desktop.owner != person.id)
     owners = {person.id: person} | {key: await tx.people.person(key) for key in others}
+    guests = await tx.guests.many([desktop.id for desktop in desktops if desktop.phase in _GUEST_MATTERS])
     now, views = app.clock.now(), []
     for desktop in desktops:
         experiment, owner = experiments[desktop.experiment], owners[desktop.owner]
         if experiment is None or owner is None or not (actions := allowed_actions(person, desktop, experiment)):
             continue
-        guest = await tx.guests.get(desktop.id) if desktop.phase in _GUEST_MATTERS else None
+        guest = guests.get(desktop.id)
         view = DesktopView(
             desktop=desktop,
             experiment=experiment,
@@ -76,6 +79,7 @@ async def view_desktops(app: App, tx: Transaction, person: Person, desktops: Seq
             actions=actions,
             can_extend=Action.EXTEND in actions and can_extend(app.rules.lease, desktop.lease_ends_at, now),
             last_active_at=desktop.last_active_at,
+            use=use_of(desktop, guest, app.rules.lease, now) if guest else None,
         )
         views.append(view)
     return tuple(views)

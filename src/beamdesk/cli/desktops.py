@@ -14,7 +14,7 @@ from beamdesk.cli.failure import Exit, Failure
 from beamdesk.cli.offers import find_experiment
 from beamdesk.cli.output import AsJson, clean, left_until, moment, print_fields, print_json, print_table, say
 from beamdesk.cli.waiting import wait_for
-from beamdesk.cli.words import STEPS, now_doing, why
+from beamdesk.cli.words import STEPS, now_doing, use, why
 
 desktops = typer.Typer(help="Your desktops.", no_args_is_help=True)
 
@@ -131,11 +131,12 @@ def list_desktops(as_json: AsJson = False) -> None:
             one["experiment"]["id"],
             one["flavor"]["id"],
             one["owner"]["login"],
+            use(one),
             left_until(one["lease_ends_at"]) if one["phase"] == "ready" else "",
         )
         for one in items
     )
-    heads = ("NAME", "ID", "STATE", "EXPERIMENT", "SIZE", "OWNER", "TIME LEFT")
+    heads = ("NAME", "ID", "STATE", "EXPERIMENT", "SIZE", "OWNER", "USE", "TIME LEFT")
     print_table(heads, rows, empty="You have no desktop. Apply for one with: beamdesk desktop create")
 
 
@@ -161,6 +162,7 @@ def show(which: Which, wait: Wait = False, timeout: Timeout = 0, as_json: AsJson
             ("Experiment", f"{found['experiment']['id']} {found['experiment']['title']['en']}"),
             ("Image", found["image"]["title"]["en"] if found["image"]["title"] else found["image"]["id"]),
             ("Size", f"{found['flavor']['id']}: {_amount(found['resources'])}"),
+            ("Use", use(found)),
             ("Owner", found["owner"]["full_name"]),
             ("Ends", f"{moment(found['lease_ends_at'])} ({left_until(found['lease_ends_at'])})"),
             ("You may", ", ".join(found["actions"])),

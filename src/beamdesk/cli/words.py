@@ -65,6 +65,19 @@ AVAILABILITY = {
 SURENESS = {"sure": "for sure", "likely": "likely", "possible": "if leases end when they say"}
 
 
+def use(desktop: dict[str, Any]) -> str:
+    """Return how much CPU and GPU a desktop uses, on one line; empty where it does not run. What is not known is called so."""
+    if desktop["phase"] != "ready":
+        return ""
+    now = desktop.get("use")
+    if now is None:
+        return "not known"
+    parts = [f"CPU {now['cpu']:.0%}"]
+    if now["gpu_state"] != "none":
+        parts.append("GPU not known" if now["gpu"] is None else f"GPU {now['gpu']:.0%}")
+    return ", ".join(parts)
+
+
 def lacking(names: list[str]) -> str:
     """Return what is short, in words."""
     return ", ".join(LACKING.get(name, name) for name in names)

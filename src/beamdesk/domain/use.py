@@ -1,4 +1,4 @@
-"""What counts as using a desktop: input, or a computation that needs nobody at the screen. Pure."""
+"""How much a desktop is used, and what counts as using it: input, or a computation that needs nobody at the screen. Pure."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from beamdesk.domain.desktop import Desktop
+from beamdesk.domain.desktop import Desktop, Phase
 from beamdesk.domain.guest import Guest
 from beamdesk.domain.lease import LeaseRules
+from beamdesk.protocol.guest import HEARTBEAT_S
+
+FRESH_FOR = timedelta(seconds=5 * HEARTBEAT_S)
+"""What an agent said longer ago is not how the desktop is used now."""
 
 
 class Work(StrEnum):
@@ -18,18 +22,29 @@ class Work(StrEnum):
     GPU = "gpu"
 
 
+class GpuState(StrEnum):
+    """What is known of how a desktop's cards are used."""
+
+    NONE = "none"
+    """It has no card."""
+    KNOWN = "known"
+    UNKNOWN = "unknown"
+    """It has a card whose driver does not tell how much it is used."""
+
+
 @dataclass(frozen=True, slots=True)
 class Use:
     """How a running desktop is used. ``cpu`` and ``gpu``: 0..1 by the newest report, at ``at``.
 
-    ``gpu``: of its busiest card; None: not known, which counts as use. ``works``: what keeps it running now. ``used_at``: the last
-    sign of use. ``stops_at``: when it is stopped if there is no other.
+    ``gpu``: of its busiest card; None: there is none, or it is not known (``gpu_state``), which counts as use. ``works``: what
+    keeps it running now. ``used_at``: the last sign of use. ``stops_at``: when it is stopped if there is no other.
     """
 
     at: datetime
     input_idle_s: float
     cpu: float
     gpu: float | None
+    gpu_state: GpuState
     works: tuple[Work, ...]
     used_at: datetime
     stops_at: datetime
@@ -49,10 +64,18 @@ def last_used(desktop: Desktop, guest: Guest | None) -> datetime:
     return max(desktop.last_active_at, last_input, guest.worked_at or last_input)
 
 
-def use_of(desktop: Desktop, guest: Guest, rules: LeaseRules) -> Use | None:
-    """Return how a desktop is used; None while its guest was never heard of."""
-    if guest.seen_at is None:
+def gpu_state(desktop: Desktop, guest: Guest) -> GpuState:
+    """Return what is known: a size without cards on a machine that has one anyway tells of it when it is used."""
+    if guest.gpu is None:
+        return GpuState.UNKNOWN
+    return GpuState.KNOWN if desktop.resources.gpus or guest.gpu else GpuState.NONE
+
+
+def use_of(desktop: Desktop, guest: Guest, rules: LeaseRules, now: datetime) -> Use | None:
+    """Return how a ready desktop is used; None where that is not known: another phase, or nothing was heard for `FRESH_FOR`."""
+    if desktop.phase is not Phase.READY or guest.seen_at is None or not guest.steps or now - guest.seen_at > FRESH_FOR:
         return None
+    state = gpu_state(desktop, guest)
     used_at = last_used(desktop, guest)
     warned_at = desktop.idle_warned_at
     stops_at = used_at + rules.idle_after
@@ -62,7 +85,8 @@ def use_of(desktop: Desktop, guest: Guest, rules: LeaseRules) -> Use | None:
         at=guest.seen_at,
         input_idle_s=guest.input_idle_s,
         cpu=guest.cpu,
-        gpu=guest.gpu,
+        gpu=guest.gpu if state is GpuState.KNOWN else None,
+        gpu_state=state,
         works=works(rules, cpu=guest.cpu, gpu=guest.gpu, vcpus=desktop.resources.vcpus),
         used_at=used_at,
         stops_at=stops_at,

@@ -6,6 +6,7 @@ is awaited inside one. Raises `StoreUnavailable` when the database does not answ
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -183,6 +184,9 @@ class Guests(Protocol):
 
     async def get(self, desktop_id: DesktopId) -> Guest | None:
         """Return the guest of a desktop."""
+
+    async def many(self, desktop_ids: Collection[DesktopId]) -> dict[DesktopId, Guest]:
+        """Return the guests of several desktops by one query; those that have none are left out."""
 
     async def spend_nonce(self, nonce_hash: bytes, token_hash: bytes, now: datetime) -> Guest | None:
         """Exchange an unspent, unexpired nonce for an identity by one atomic UPDATE; None = refused."""

@@ -218,3 +218,40 @@ async def test_the_console_is_for_operators(app, person, status):
     assert answer.status_code == status
     if status == 200:
         assert answer.json() == {"text": f"console of server-{desktop_id}"}
+
+
+STEPS = tuple(Step(name, StepState.DONE) for name in StepName)
+
+
+async def reported(app, client, flavor, activity):
+    """Return what is told of the use of a desktop whose agent said this."""
+    desktop_id = (await a_desktop(app, flavor=flavor)).desktop.id
+    await put_guest(app, desktop_id, "nonce")
+    identity = await guests.enrol(app, "nonce")
+    await make_ready(app, desktop_id)
+    await guests.report(app, identity.token, Report(STEPS, activity))
+    return desktop_id, (await client.get(f"/desktops/{desktop_id}")).json()["use"]
+
+
+async def test_the_use_of_a_ready_desktop_is_told(app):
+    async with api_client(app) as client:
+        desktop_id, use = await reported(app, client, "gpu.small", Activity(5.0, 0.42, 0.9312))
+        assert (use["cpu"], use["gpu"], use["gpu_state"], use["works"]) == (0.42, 0.931, "known", ["cpu", "gpu"])
+        assert use["at"] == "2026-03-01T09:00:00Z"
+        listed = (await client.get("/desktops")).json()["items"]
+        assert [one["use"] for one in listed if one["id"] == desktop_id] == [use]
+
+
+async def test_use_that_nobody_knows_is_null_and_never_zero(app):
+    async with api_client(app) as client:
+        desktop_id, use = await reported(app, client, "gpu.small", Activity(5.0, 0.01, None))
+        assert (use["gpu"], use["gpu_state"], use["works"]) == (None, "unknown", ["gpu"])
+        clock_of(app).tick(11)
+        assert (await client.get(f"/desktops/{desktop_id}")).json()["use"] is None
+
+
+async def test_a_desktop_without_a_card_says_so(app):
+    async with api_client(app) as client:
+        _, use = await reported(app, client, "small", Activity(5.0, 0.0))
+        assert (use["cpu"], use["gpu"], use["gpu_state"]) == (0.0, None, "none")
+        assert (await a_desktop(app)).use is None

@@ -3,7 +3,7 @@
 import pytest
 
 from beamdesk.cli.failure import EXIT_OF_CODE, Exit
-from beamdesk.cli.words import AVAILABILITY, LACKING, REASONS, STEPS, lacking, now_doing, why
+from beamdesk.cli.words import AVAILABILITY, LACKING, REASONS, STEPS, lacking, now_doing, use, why
 from beamdesk.domain.desktop import Reason
 from beamdesk.domain.outlook import IMAGE_NEEDS, State
 from beamdesk.protocol.guest import StepName
@@ -55,3 +55,21 @@ def test_progress_counts_steps():
 def test_exit_codes_are_those_documented(code, status):
     assert EXIT_OF_CODE[code] == status
     assert [int(one) for one in Exit] == [0, 1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("phase", "told", "said"),
+    [
+        ("stopped", None, ""),
+        ("ready", None, "not known"),
+        ("ready", {"cpu": 0.0, "gpu": None, "gpu_state": "none"}, "CPU 0%"),
+        ("ready", {"cpu": 0.424, "gpu": 0.93, "gpu_state": "known"}, "CPU 42%, GPU 93%"),
+        ("ready", {"cpu": 1.0, "gpu": None, "gpu_state": "unknown"}, "CPU 100%, GPU not known"),
+    ],
+)
+def test_use_that_is_not_known_is_no_zero(phase, told, said):
+    assert use({"phase": phase, "use": told}) == said
+
+
+def test_an_older_portal_tells_of_no_use():
+    assert use({"phase": "ready"}) == "not known"
