@@ -14,7 +14,20 @@ from starlette.types import Scope
 
 from beamdesk.app.context import App
 from beamdesk.app.data import Data
-from beamdesk.portal import activity, bookings, data, desktops, fleet, history, live, new_desktop, preferences, previews, signin
+from beamdesk.portal import (
+    activity,
+    bookings,
+    data,
+    desktops,
+    fleet,
+    history,
+    live,
+    new_desktop,
+    preferences,
+    previews,
+    signin,
+    use,
+)
 from beamdesk.portal.config import PortalSettings
 from beamdesk.portal.site import STATIC, Handler, Site, failure_page
 
@@ -48,7 +61,9 @@ def _routes(site: Site) -> list[Route | Mount]:
         _get(site, "/desktops", desktops.show_list),
         _post(site, "/desktops", new_desktop.submit),
         _get(site, "/desktops/new", new_desktop.show),
+        _get(site, "/desktops/use", use.show_list),
         _get(site, "/desktops/{id}", desktops.show),
+        _get(site, "/desktops/{id}/use", use.show_one),
         _get(site, "/desktops/{id}/card", desktops.show_card),
         _get(site, "/desktops/{id}/thumbnail", desktops.thumbnail),
         _get(site, "/desktops/{id}/console", desktops.console),

@@ -11,6 +11,7 @@ from beamdesk.domain.ids import PersonId
 from beamdesk.domain.policy import Action
 from beamdesk.domain.progress import ProgressStep
 from beamdesk.portal.say import Say
+from beamdesk.portal.use import UseShown, shown_use
 
 _TONES = {
     Phase.QUEUED: "waiting",
@@ -68,6 +69,7 @@ class Card:
     shared_by: str
     art: int
     shows_screen: bool
+    use: UseShown | None
 
     @property
     def desktop(self) -> Desktop:
@@ -117,6 +119,7 @@ def make_card(view: DesktopView, me: PersonId, say: Say) -> Card:
         shared_by="" if mine else view.owner.full_name,
         art=sum(desktop.id.encode()) % 6,
         shows_screen=desktop.phase is Phase.READY and desktop.desired is Desired.RUNNING and Action.CONNECT in view.actions,
+        use=shown_use(view, say),
     )
 
 

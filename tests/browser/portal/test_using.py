@@ -323,3 +323,26 @@ def test_thumbnails_appear_by_themselves(world: World, open_page: Open) -> None:
     world.put_thumbnail(desktop_id)
     expect(card(page).locator("img")).to_be_visible(timeout=10_000)
     assert_not_reloaded(page)
+
+
+def test_meters_move_by_themselves(world: World, open_page: Open) -> None:
+    use = [(1.0, 0.1, 0.0)]
+    world.guests.activity = lambda _: use[-1]
+    desktop_id = applied(world, flavor="gpu.small")
+    page = open_page()
+    expect(card(page).locator(".pill")).to_have_text("Ready", timeout=20_000)
+    mark(page)
+    expect(card(page).locator(".meters")).to_have_text(re.compile(r"CPU\s*10 %\s*GPU\s*0 %"), timeout=10_000)
+    use.append((1.0, 0.2, 0.93))
+    expect(card(page).locator(".meters")).to_have_text(re.compile(r"CPU\s*20 %\s*GPU\s*93 %"), timeout=10_000)
+    page.get_by_role("group", name="Use now").wait_for()
+    use.append((1.0, 0.0, None))
+    expect(card(page).locator(".meters")).to_contain_text("not known", timeout=10_000)
+    assert_not_reloaded(page)
+
+    page.goto(f"/desktops/{desktop_id}")
+    mark(page)
+    expect(page.locator(".status .use")).to_contain_text("does not tell how much it is used")
+    use.append((1.0, 0.4, 0.5))
+    expect(page.locator(".status .meters")).to_have_text(re.compile(r"CPU\s*40 %\s*GPU\s*50 %"), timeout=10_000)
+    assert_not_reloaded(page)

@@ -20,7 +20,7 @@ document.addEventListener("desktop-changed", (event) => {
 });
 document.addEventListener("list-changed", () => $$("[data-live-list]").forEach(refresh));
 document.addEventListener("activity-changed", () => $$("[data-live-activity]").forEach(refresh));
-document.addEventListener("tick", loadThumbnails);
+document.addEventListener("tick", () => { loadThumbnails(); loadUse(); });
 document.addEventListener("ended", toSignIn);
 document.addEventListener("htmx:sse:after:connection", () => { $("#offline").hidden = true; });
 document.addEventListener("htmx:sse:error", (event) => {
@@ -53,6 +53,18 @@ function loadThumbnails() {
     next.onload = () => { picture.src = next.src; picture.hidden = false; };
     next.src = `${picture.dataset.thumbnail}?t=${Date.now()}`;
   }
+}
+
+// --- how much desktops are used: one request for all that are shown, at every heartbeat, of which a busy site sends many ---
+let usedAt = 0;
+async function loadUse() {
+  const area = $("[data-live-use]");
+  if (document.hidden || !area || !$("[data-use]", area) || Date.now() - usedAt < 1900) return;
+  usedAt = Date.now();
+  const answer = await fetch(area.dataset.liveUse, { headers: { "HX-Request": "true" } }).catch(() => null);
+  if (!answer?.ok || answer.redirected) return;
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const meters of $$("[data-use]", fresh)) $(`[data-use="${meters.dataset.use}"]`)?.replaceWith(meters);
 }
 
 // --- time: what is left, what has passed, in local time ---
