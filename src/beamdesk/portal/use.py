@@ -31,7 +31,7 @@ class Meter:
 
 @dataclass(frozen=True, slots=True)
 class UseShown:
-    """The meters of a ready desktop, and why or when it would be stopped as unused: ``note``, with ``stops_at`` where it has a time."""
+    """The meters of a ready desktop. ``note``: why it is not stopped as unused, or when it would be, at ``stops_at``."""
 
     desktop_id: DesktopId
     meters: tuple[Meter, ...]
