@@ -5,6 +5,7 @@ One OpenStack for the module. The site's records are a loopback API that serves 
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +15,13 @@ from typing import Any
 
 import pytest
 
+from beamdesk.adapters.openstack.config import Homes
+from beamdesk.adapters.openstack.driver import OpenStackCloud
+from beamdesk.adapters.openstack.names import split_server_id
+from beamdesk.domain.ids import DesktopId
 from beamdesk.plugins.nova.journal import Entry, entries
 from beamdesk.plugins.nova.world import REPORTED_S
+from beamdesk.ports.cloud import ServerAccount, ServerSpec
 from beamdesk.scheduling import bookings, line
 from beamdesk.scheduling.bookings import Booking
 from beamdesk.scheduling.cards import Card, CardState
@@ -25,10 +31,12 @@ from beamdesk.scheduling.host import HostFacts, NumaNode
 from beamdesk.scheduling.policy import make
 from beamdesk.scheduling.reports import set_card_state
 from beamdesk.scheduling.state import CLEANING, DIRTY, HostTable
-from beamdesk.scheduling.vocabulary import from_extra_specs
+from beamdesk.scheduling.vocabulary import BOOKING, UNTIL, from_extra_specs
 from beamdesk.scheduling.wire import publish
+from controlplane.content import NETWORK
 from controlplane.layout import A100, T4, Kind, Options
 from controlplane.plane import ControlPlane
+from controlplane.world import settings
 from novaplane import SnapshotApi, python_path
 
 pytestmark = [pytest.mark.openstack, pytest.mark.heavy]
@@ -363,6 +371,43 @@ def test_a_booked_card_is_kept_for_who_spends_it_and_the_decision_is_the_cores(s
         _lead(stage.table, "host-004", "0000:12:00.0", CardState.DIRTY)
         stage.publish()
         settle_cards(stage)
+
+
+def test_the_driver_tells_the_scheduler_what_a_desktop_asks_for_until_when_and_which_bookings_it_has(stage: Stage) -> None:
+    free = {"host_001_10", "host_002_10"}  # an A100 that is booked, and a T4
+    every = {f"host_{host:03d}_{0x10 + at:02x}" for host in (1, 2, 4, 5, 7, 8) for at in range(4)}
+    settle_cards(stage, **dict.fromkeys(every - free, CardState.FAILED))
+    now = time.time()
+    bookings.add(stage.table, Booking("b1.0", "host-001", now - 1, now + 3600, ("0000:10:00.0",), 4000, 16384), now)
+    stage.publish()
+    network = stage.cloud.network.find_network(NETWORK, ignore_missing=False).id
+    config = replace(settings(stage.plane.clouds_yaml, network), homes=Homes(), flavors={"any": "trace-any"})
+    hints = {"beamdesk_gpu_models": "A100", UNTIL: str(int(now) + 7200), BOOKING: "b0|b1"}
+    account = ServerAccount("ada", 20001, 20001, (30147,), "Ada Lin")
+    order = ServerSpec(DesktopId("hinted"), stage.image, 4, 16384, 1, 1, account, (), "nonce", "any", "heps-2026-0147", hints=hints)
+
+    async def make_one() -> str:
+        cloud = OpenStackCloud(config, "d" * 32)
+        try:
+            return split_server_id((await cloud.create_server(order)).id)[1]
+        finally:
+            await cloud.close()
+
+    try:
+        server = asyncio.run(make_one())
+        entry, told, devices = stage.decided(server), stage.settled(server), stage.devices(server)
+        stage.delete(server)
+        for port in stage.cloud.network.ports(network_id=network):
+            stage.cloud.network.delete_port(port)
+    finally:
+        bookings.remove(stage.table, "b1.0")
+        _lead(stage.table, "host-001", "0000:10:00.0", CardState.DIRTY)
+        stage.publish()
+        settle_cards(stage)
+    assert (told["status"], told["OS-EXT-SRV-ATTR:host"], devices) == ("ACTIVE", "host-001", {"0000:10:00.0"})
+    assert entry is not None
+    assert entry.decision is not None
+    assert (entry.decision.request.until, entry.decision.request.booking) == (int(now) + 7200, "b1.0")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from beamdesk.scheduling.request import CardDemand, NumaRule, Request
 PREFIX = "beamdesk"
 UNTIL, BOOKING = f"{PREFIX}_until", f"{PREFIX}_booking"
 """Hints beside the vocabulary: the end of the lease (seconds since the epoch), and the bookings that a server may spend."""
+MOST_BOOKINGS = 64
+"""So many bookings a server may name."""
 _MINIMA = ("gpu_memory_mib", "gpu_cores", "gpu_bandwidth_gbs", "gpu_clock_mhz")
 
 

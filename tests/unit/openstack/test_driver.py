@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from beamdesk.adapters.openstack.config import Place
+from beamdesk.adapters.openstack.config import Firewall, Homes, Place
 from beamdesk.adapters.openstack.driver import UNLIMITED, OpenStackCloud
 from beamdesk.adapters.openstack.names import Names, server_id
 from beamdesk.domain.errors import CloudRefused, CloudUnavailable, NotSupported
@@ -153,6 +154,24 @@ async def test_a_server_of_a_place_that_the_settings_lost_is_not_taken_for_delet
     opened = driver(cloud, tmp_path)
     with pytest.raises(CloudRefused, match=r"openstack\.places"):
         await opened.delete_server(server_id("elsewhere", UUID))
+    await opened.close()
+
+
+@pytest.mark.parametrize("hints", [{}, {"beamdesk_until": "1795942800", "beamdesk_booking": "b1|b3"}])
+async def test_the_order_for_a_server_carries_the_hints_and_nothing_where_there_are_none(
+    cloud: TinyCloud, tmp_path: Path, hints: dict[str, str]
+) -> None:
+    cloud.on("GET", "/compute/v2.1/flavors/detail", Answer(200, {"flavors": [{"id": "f1", "name": "small"}]}))
+    cloud.on("GET", "/network/v2.0/networks", Answer(200, {"networks": [{"id": "desktops"}]}))
+    cloud.on("POST", PORTS, Answer(201, {"port": port(device="")}))
+    cloud.on("POST", "/compute/v2.1/servers", Answer(202, {"server": {"id": UUID}}))
+    cloud.on("GET", f"/compute/v2.1/servers/{UUID}", Answer(200, {"server": record(status="BUILD")}))
+    opened = OpenStackCloud(config_for(cloud, tmp_path, firewall=Firewall(managed=False), homes=Homes()), DEPLOYMENT)
+    made = await opened.create_server(replace(SPEC, flavor_ref="small", hints=hints))
+    (order,) = [body for body in cloud.bodies if "server" in body]
+    assert made.id == server_id("main", UUID)
+    assert order.get("os:scheduler_hints", {}) == hints
+    assert "os:scheduler_hints" not in order["server"]
     await opened.close()
 
 

@@ -144,7 +144,7 @@ class PlaceDriver:
             await self.ports.delete(port)  # nothing uses it yet
             raise
         try:
-            uuid = await self.servers.create(await self._body(spec, flavor, port, disks))
+            uuid = await self.servers.create(await self._body(spec, flavor, port, disks), spec.hints)
         except CloudUnavailable:
             raise
         except CloudError:

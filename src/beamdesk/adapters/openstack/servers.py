@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from beamdesk.adapters.openstack.connection import Connection, Json
@@ -72,9 +73,13 @@ class Servers:
         marked = server.metadata.get(DESKTOP_KEY)
         return self._names.desktop_of(server.tags) or (DesktopId(marked) if marked else None)
 
-    async def create(self, body: Json) -> str:
-        """Make a server; return Nova's id. The answer's password is thrown away."""
-        reply = await self._connection.call(Service.COMPUTE, "POST", "/servers", "make the server", body={"server": body})
+    async def create(self, body: Json, hints: Mapping[str, str]) -> str:
+        """Make a server; return Nova's id. The answer's password is thrown away.
+
+        ``hints`` reach the filters and weighers of nova-scheduler; it keeps them with the server, for each time that it is placed.
+        """
+        order = {"server": body, **({"os:scheduler_hints": dict(hints)} if hints else {})}
+        reply = await self._connection.call(Service.COMPUTE, "POST", "/servers", "make the server", body=order)
         return text(mapping(reply.data, "server"), "id")
 
     async def delete(self, uuid: str) -> None:

@@ -13,10 +13,9 @@ from typing import Any
 
 from beamdesk.scheduling.errors import InvalidRequest
 from beamdesk.scheduling.request import Request
-from beamdesk.scheduling.vocabulary import BOOKING, PREFIX, UNTIL, combine, from_extra_specs, parse
+from beamdesk.scheduling.vocabulary import BOOKING, MOST_BOOKINGS, PREFIX, UNTIL, combine, from_extra_specs, parse
 
 _BOOKING_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_MOST_BOOKINGS = 64
 _RESOURCE = re.compile(r"resources[A-Za-z0-9_-]*:(VGPU|CUSTOM_[A-Z0-9_]+)")
 
 
@@ -96,7 +95,7 @@ def _moment(text: str) -> float:
 
 def _bookings(text: str) -> tuple[str, ...]:
     names = tuple(part.strip() for part in text.split("|"))
-    if len(names) > _MOST_BOOKINGS or not all(_BOOKING_NAME.fullmatch(name) for name in names):
+    if len(names) > MOST_BOOKINGS or not all(_BOOKING_NAME.fullmatch(name) for name in names):
         raise InvalidRequest(f"{BOOKING} must be names of bookings parted by '|', not {text[:60]!r}.", field=BOOKING)
     return names
 
