@@ -343,10 +343,10 @@ def test_a_failed_or_dirty_card_is_never_chosen(stage: Stage) -> None:
 
 def test_a_booked_card_is_kept_for_who_spends_it_and_the_decision_is_the_cores(stage: Stage) -> None:
     bad = {f"host_{number:03d}_{0x10 + at:02x}": CardState.FAILED for number in (1, 4, 7) for at in range(4)}
-    del bad["host_004_12"]
+    del bad["host_007_11"]  # no card of another test: a server that came and went is expected for REPORTED_S
     settle_cards(stage, **bad)
     now = time.time()
-    bookings.add(stage.table, Booking("b1.0", "host-004", now - 1, now + 3600, ("0000:12:00.0",), 8000, 16384), now)
+    bookings.add(stage.table, Booking("b1.0", "host-007", now - 1, now + 3600, ("0000:11:00.0",), 8000, 16384), now)
     stage.publish()
     into, spends = {"beamdesk_until": str(int(now) + 7200)}, {"beamdesk_booking": "b0|b1"}
     told: dict[str, Entry | None] = {}
@@ -356,7 +356,7 @@ def test_a_booked_card_is_kept_for_who_spends_it_and_the_decision_is_the_cores(s
             told[name] = stage.decided(server)
             status, devices = stage.settled(server)["status"], stage.devices(server)
             stage.delete(server)
-            assert (status, devices) == (("ERROR", set()) if name == "stranger" else ("ACTIVE", {"0000:12:00.0"})), stage.told()
+            assert (status, devices) == (("ERROR", set()) if name == "stranger" else ("ACTIVE", {"0000:11:00.0"})), stage.told()
         for name, entry in told.items():
             assert entry is not None
             assert entry.decision is not None
@@ -364,11 +364,13 @@ def test_a_booked_card_is_kept_for_who_spends_it_and_the_decision_is_the_cores(s
             asked = line.own(stage.table, request, ("b0", "b1") if name == "owner" else (), entry.at)
             expected = line.decide(stage.core, asked, entry.at)
             assert (entry.decision.host, entry.decision.grants) == (expected.host, expected.grants)
-            assert (entry.decision.request.booking, entry.decision.refusals) == (expected.request.booking, expected.refusals)
+            assert entry.decision.request.booking == expected.request.booking
+            # Not all reasons: a host without cards may be out of CPU too while servers of other tests are expected there.
+            assert dict(entry.decision.refusals).get("booked") == dict(expected.refusals).get("booked")
     finally:
         bookings.remove(stage.table, "b1.0")
         # Nobody told the core of this server: the records say dirty, then clean.
-        _lead(stage.table, "host-004", "0000:12:00.0", CardState.DIRTY)
+        _lead(stage.table, "host-007", "0000:11:00.0", CardState.DIRTY)
         stage.publish()
         settle_cards(stage)
 
