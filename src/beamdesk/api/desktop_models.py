@@ -53,7 +53,7 @@ class Step(BaseModel):
 
     name: str = Field(examples=["display"])
     state: StepState
-    detail: str = Field(description="The cause, when it failed.", examples=[""])
+    detail: str = Field(description="The cause, when it failed; of one that is done, a remark of the agent.", examples=[""])
 
 
 class Queue(BaseModel):

@@ -14,7 +14,7 @@ from beamdesk.cli.failure import Exit, Failure
 from beamdesk.cli.offers import find_experiment
 from beamdesk.cli.output import AsJson, clean, left_until, moment, print_fields, print_json, print_table, say
 from beamdesk.cli.waiting import wait_for
-from beamdesk.cli.words import STEPS, now_doing, use, why
+from beamdesk.cli.words import STEPS, now_doing, remarks, use, why
 
 desktops = typer.Typer(help="Your desktops.", no_args_is_help=True)
 
@@ -163,6 +163,7 @@ def show(which: Which, wait: Wait = False, timeout: Timeout = 0, as_json: AsJson
             ("Image", found["image"]["title"]["en"] if found["image"]["title"] else found["image"]["id"]),
             ("Size", f"{found['flavor']['id']}: {_amount(found['resources'])}"),
             ("Use", use(found)),
+            ("Note", remarks(found)),
             ("Owner", found["owner"]["full_name"]),
             ("Ends", f"{moment(found['lease_ends_at'])} ({left_until(found['lease_ends_at'])})"),
             ("You may", ", ".join(found["actions"])),

@@ -65,6 +65,11 @@ AVAILABILITY = {
 SURENESS = {"sure": "for sure", "likely": "likely", "possible": "if leases end when they say"}
 
 
+def remarks(desktop: dict[str, Any]) -> str:
+    """Return what the agent of a ready desktop remarks."""
+    return " ".join(step["detail"] for step in desktop["steps"] if step["detail"]) if desktop["phase"] == "ready" else ""
+
+
 def use(desktop: dict[str, Any]) -> str:
     """Return how much CPU and GPU a desktop uses, on one line; empty where it does not run. What is not known is called so."""
     if desktop["phase"] != "ready":

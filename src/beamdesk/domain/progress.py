@@ -11,7 +11,10 @@ from beamdesk.protocol.guest import StepName, StepState
 
 @dataclass(frozen=True, slots=True)
 class ProgressStep:
-    """One step. ``name``: `queue`, `server`, or a guest step (`enrol`, `account`, `storage`, `display`, `desktop`, `stream`)."""
+    """One step. ``name``: `queue`, `server`, or a guest step (`enrol`, `account`, `storage`, `display`, `desktop`, `stream`).
+
+    ``detail``: the cause where it is not done; of one that is, what the agent remarks.
+    """
 
     name: str
     state: StepState
@@ -24,10 +27,11 @@ _ADVANCE = {Phase.QUEUED: 0, Phase.BUILDING: 1, Phase.BOOTING: 2, Phase.REPAIRIN
 def progress(desktop: Desktop, guest: Guest | None) -> tuple[ProgressStep, ...]:
     """Return the steps of a desktop on its way up, in order, exactly one of them running unless all are done or one failed."""
     names = ("queue", "server", *(str(name) for name in StepName))
-    if desktop.phase is Phase.READY:
-        return tuple(ProgressStep(name, StepState.DONE) for name in names)
-    done_until = _reached(desktop, guest)
     reported = {str(step.name): step for step in guest.steps} if guest else {}
+    if desktop.phase is Phase.READY:
+        remarks = {name: step.detail for name, step in reported.items() if step.state is StepState.DONE}
+        return tuple(ProgressStep(name, StepState.DONE, remarks.get(name, "")) for name in names)
+    done_until = _reached(desktop, guest)
     steps = []
     for index, name in enumerate(names):
         state = StepState.DONE if index < done_until else StepState.WAITING

@@ -37,6 +37,7 @@ class Agent:
         self._session: Session | None = None
         self._gpu: GpuMeter | None = None
         self._notices: list[processes.Process] = []
+        self._showing = threading.Lock()
 
     def run(self) -> int:
         """Run until told to stop; return the exit code (1: we are refused or cannot even begin)."""
@@ -125,7 +126,7 @@ class Agent:
             person = self._prepare(identity)
             if person:
                 self._gpu = self._watch_cards(person)
-                self._session = Session(person, identity, self._progress, self._console, self._clock)
+                self._session = Session(person, identity, self._progress, self._console, self._clock, self._show)
                 observer = Observer(self._session, identity.stream.listen, picture_api, self._console, self._clock)
                 observer.start()
                 if not self._stopped.is_set():
@@ -173,12 +174,13 @@ class Agent:
         return own + (self._session.pids() if self._session else [])
 
     def _show(self, message: str) -> None:
-        for notice in [notice for notice in self._notices if notice.ended() is not None]:
-            notice.close()
-            self._notices.remove(notice)
-        if self._session and self._progress.state(StepName.DESKTOP) is StepState.DONE:
-            self._console.say("message", text=message)
-            self._notices.append(self._session.notify("Beamdesk", message[:_MAX_MESSAGE]))
+        with self._showing:  # the reporter's thread and the session's
+            for notice in [notice for notice in self._notices if notice.ended() is not None]:
+                notice.close()
+                self._notices.remove(notice)
+            if self._session and self._progress.state(StepName.DESKTOP) is StepState.DONE:
+                self._console.say("message", text=message)
+                self._notices.append(self._session.notify("Beamdesk", message[:_MAX_MESSAGE]))
 
     def _refuse(self) -> None:
         self._exit_code = 1

@@ -6,12 +6,12 @@ nobody sees at once (settings, sound) starts when the desktop is on the screen.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from beamdesk.guest import encoder
 from beamdesk.guest.accounts import Person
 from beamdesk.guest.errors import SetupError
 from beamdesk.protocol.guest import Identity, Stream
@@ -36,7 +36,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One program. ``vital``: without it all others are started anew."""
+    """One program. ``vital``: without it all others are started anew. ``spare``: started in its place when it ends again."""
 
     name: str
     title: str
@@ -46,6 +46,7 @@ class Component:
     nice: int = 0
     victim: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
+    spare: Component | None = None
 
 
 def environment(person: Person, identity: Identity) -> dict[str, str]:
@@ -83,13 +84,13 @@ def environment(person: Person, identity: Identity) -> dict[str, str]:
     }
 
 
-def components(person: Person, stream: Stream) -> tuple[Component, ...]:
-    """Return all programs of a desktop, in the order to start them."""
+def components(person: Person, stream: Stream, coding: Mapping[str, str]) -> tuple[Component, ...]:
+    """Return all programs of a desktop, in the order to start them. ``coding``: on what the picture is coded."""
     runtime = person.runtime
     return (
         Component("xserver", "the X server", x_server(runtime), Stage.NOTHING, vital=True),
         Component("bus", "the message bus", _bus(runtime), Stage.NOTHING, vital=True),
-        Component("stream", "the streaming server", selkies_command(), environment=selkies_environment(person, stream)),
+        streaming_server(person, stream, coding),
         Component("wm", "the window manager", ("/usr/bin/xfwm4", "--replace", "--compositor=off", "--sm-client-disable")),
         Component("desktop", "the wallpaper and icons", ("/usr/bin/xfdesktop", "--sm-client-disable"), victim=True),
         Component("panel", "the panel", ("/usr/bin/xfce4-panel", "--sm-client-disable"), victim=True),
@@ -98,6 +99,17 @@ def components(person: Person, stream: Stream) -> tuple[Component, ...]:
         ),
         Component("sound", "the sound server", _SOUND, Stage.DESKTOP, nice=2),
     )
+
+
+def streaming_server(person: Person, stream: Stream, coding: Mapping[str, str]) -> Component:
+    """Return the streaming server; one that codes on a card has a spare that touches none."""
+
+    def coded(how: Mapping[str, str], spare: Component | None) -> Component:
+        settings = selkies_environment(person, stream, how)
+        return Component("stream", "the streaming server", selkies_command(), environment=settings, spare=spare)
+
+    on_cpus = coded(encoder.SOFTWARE, None)
+    return on_cpus if coding == encoder.SOFTWARE else coded(coding, on_cpus)
 
 
 def x_server(runtime: Path) -> tuple[str, ...]:
@@ -148,8 +160,10 @@ def selkies_command() -> tuple[str, ...]:
     return ("/opt/selkies/bin/python3", "-I", str(Path(__file__).with_name("selkies_launcher.py")))
 
 
-def selkies_environment(person: Person, stream: Stream) -> dict[str, str]:
+def selkies_environment(person: Person, stream: Stream, coding: Mapping[str, str]) -> dict[str, str]:
     """Return the streaming server's settings: the picture, sound and clipboard on, every other way in or out off and locked.
+
+    ``coding``: on what it codes the picture (:mod:`beamdesk.guest.encoder`).
 
     Raises:
         SetupError: ``stream.listen`` is neither ``unix:PATH`` nor ``tcp:ADDRESS:PORT``.
@@ -193,15 +207,7 @@ def selkies_environment(person: Person, stream: Stream) -> dict[str, str]:
         # no pages from the desktop: they come from the gateway
         "WEB_ROOT": "/var/empty",
     }
-    if not has_gpu():
-        # skips the search for encoders that cannot be there
-        settings |= {"USE_CPU": "true", "GPU_ID": "-1"}
-    return {f"SELKIES_{name}": value for name, value in settings.items()}
-
-
-def has_gpu() -> bool:
-    """Tell whether the desktop was given a graphics card."""
-    return os.path.exists("/dev/nvidia0") or os.path.exists("/dev/dri/renderD128")  # noqa: PTH110
+    return {f"SELKIES_{name}": value for name, value in (settings | dict(coding)).items()}
 
 
 def listen_address(listen: str) -> tuple[str, str, int]:

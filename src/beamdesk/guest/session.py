@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from beamdesk.guest import processes, stream
+from beamdesk.guest import cards, encoder, processes, stream
 from beamdesk.guest.accounts import Person
 from beamdesk.guest.components import BACKGROUND, DISPLAY_NUMBER, FIRST_SIZE, Component, Stage, components, environment
 from beamdesk.guest.console import Console
@@ -29,16 +29,26 @@ from beamdesk.protocol.guest import Identity, StepName, StepState
 _LOOK_FAST_S, _LOOK_S, _WATCH_S = 0.005, 0.04, 1.0
 _DISPLAY_LIMIT_S = 8.0
 """A started X server that does not answer for so long is ended and started again."""
+_CARD_LIMIT_S = 30.0
+"""A streaming server on a card that does not answer for so long after its start hangs in the driver; one that works needs 1 s."""
+_UNKILLABLE_S = 5.0
+"""What still runs so long after SIGKILL hangs in the kernel."""
 _DESKTOP_PATIENCE_S = 5.0
 """Programs that wait for the whole desktop start anyway after so long."""
 _GRACE_S = 0.7
 
 
 class Session:
-    """The programs and the display of one person's desktop."""
+    """The programs and the display of one person's desktop. ``tell``: shows the person a message."""
 
     def __init__(
-        self, person: Person, identity: Identity, progress: Progress, console: Console, clock: Callable[[], float]
+        self,
+        person: Person,
+        identity: Identity,
+        progress: Progress,
+        console: Console,
+        clock: Callable[[], float],
+        tell: Callable[[str], None],
     ) -> None:
         self._person = person
         self._identity = identity
@@ -47,7 +57,12 @@ class Session:
         self._clock = clock
         self._environment = environment(person, identity)
         self._output = processes.Output(lambda name, line: console.say("output", program=name, line=line))
-        self._supervisor = Supervisor(components(person, identity.stream), self._start, self._end, clock)
+        self._tell = tell
+        coding = encoder.settings(cards.nvidia_cards(), cards.render_nodes())
+        self._supervisor = Supervisor(components(person, identity.stream, coding), self._start, self._end, clock)
+        self._fallen_back = ""
+        self._stream_since = 0.0
+        self._killed: tuple[int, float] | None = None
         self._display: Display | None = None
         self._display_since = 0.0
         self._stopping = False
@@ -107,6 +122,7 @@ class Session:
         process = processes.start(component.name, component.command, self._person, env, self._output, nice=component.nice)
         if component.victim:
             processes.prefer_as_victim(process)
+        self._stream_since = self._clock() if component.name == "stream" else self._stream_since
         self._console.say("started", program=component.name, pid=process.pid)
         return process
 
@@ -117,16 +133,40 @@ class Session:
         for name in sorted(self._stuck):
             self._kill(name, "does not answer")
         self._stuck.clear()
+        self._give_up_on_the_driver()
         for component in self._supervisor.reap():
             self._console.say("ended", program=component.name, cause=self._supervisor.cause(component.name))
             if component.vital:
                 self._close_display()
+        self._notice_fall_back()
         self._progress.fail(self._supervisor.failure())
+
+    def _give_up_on_the_driver(self) -> None:
+        """End a streaming server that hangs in the card's driver; where even that does not help, go on without it."""
+        process = self._supervisor.process("stream")
+        if process is None or not self._supervisor.has_spare("stream"):
+            return
+        up = self._progress.state(StepName.STREAM) is StepState.DONE
+        if self._killed and self._killed[0] == process.pid:
+            if self._clock() - self._killed[1] > _UNKILLABLE_S:
+                self._supervisor.last_chance("stream")
+                self._supervisor.abandon("stream")
+        elif not up and self._clock() - self._stream_since > _CARD_LIMIT_S:
+            self._supervisor.last_chance("stream")
+            self._kill("stream", "does not begin to answer")
+
+    def _notice_fall_back(self) -> None:
+        """Tell once, on the desktop and on the console, that the picture is not coded by the card any more."""
+        if not self._fallen_back and (how := self._supervisor.replaced("stream")):
+            self._fallen_back = encoder.FALLEN_BACK.format(how=how)
+            self._console.say("fallback", program="stream", cause=how)
+            self._tell(self._fallen_back)
 
     def _kill(self, name: str, why: str) -> None:
         process = self._supervisor.process(name)
         if isinstance(process, processes.Process):
             self._console.say("killing", program=name, cause=why)
+            self._killed = (process.pid, self._clock()) if name == "stream" else self._killed
             process.signal(signal.SIGKILL)
 
     # -- looking
@@ -181,7 +221,7 @@ class Session:
         elif self._progress.state(StepName.STREAM) is not StepState.DONE:
             stream.open_to_gateway(listen)
             done = stream.accepts(listen)
-            self._set(StepName.STREAM, StepState.DONE if done else StepState.RUNNING)
+            self._set(StepName.STREAM, StepState.DONE if done else StepState.RUNNING, self._fallen_back)
 
     def _set(self, name: StepName, state: StepState, detail: str = "") -> None:
         if state is StepState.RUNNING and self._supervisor.failure():

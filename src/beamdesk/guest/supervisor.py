@@ -16,6 +16,8 @@ _DELAYS_S = (0.0, 0.5, 1.0, 2.0)
 _WINDOW_S = 60.0
 _RETRY_S = 20.0
 """A program that ended too often is tried again so seldom; meanwhile it counts as failed."""
+_SPARE_AFTER, _SPARE_WINDOW_S = 2, 600.0
+"""A program with a spare that ended so often within this time is not started again."""
 
 
 class Running(Protocol):
@@ -38,6 +40,8 @@ class _Slot:
     due_at: float = 0.0
     deaths: deque[float] = field(default_factory=deque)
     cause: str = ""
+    ends: deque[float] = field(default_factory=lambda: deque(maxlen=_SPARE_AFTER))
+    replaced: str = ""
 
     @property
     def given_up(self) -> bool:
@@ -115,6 +119,28 @@ class Supervisor:
         titles = {slot.component.name: slot.component.title for slot in self._slots}
         return f"{titles[name]} {cause}" if (cause := self.cause(name)) else ""
 
+    def has_spare(self, name: str) -> bool:
+        """Tell whether another program would take the place of ``name``."""
+        return any(slot.component.spare for slot in self._slots if slot.component.name == name)
+
+    def last_chance(self, name: str) -> None:
+        """Let the next end of ``name`` bring its spare, however long ago the last was."""
+        for slot in self._slots:
+            if slot.component.name == name:
+                slot.ends.append(self._clock())
+
+    def abandon(self, name: str) -> None:
+        """Count ``name`` as ended though it is not: it hangs in a driver, where no signal reaches it."""
+        for slot in self._slots:
+            if slot.component.name == name and slot.process:
+                slot.process.close()
+                slot.process = None
+                self._note_end(slot, "hangs and cannot be ended")
+
+    def replaced(self, name: str) -> str:
+        """Return why the spare of ``name`` runs in its place, from then on; empty if it does not."""
+        return next((slot.replaced for slot in self._slots if slot.component.name == name), "")
+
     def failure(self) -> str:
         """Return the cause if a program ends again and again; empty otherwise. Programs that lived on for a while are forgiven."""
         for slot in self._slots:
@@ -135,6 +161,13 @@ class Supervisor:
         now = self._clock()
         slot.cause = how
         slot.deaths.append(now)
+        slot.ends.append(now)
+        if slot.component.spare and len(slot.ends) == _SPARE_AFTER and now - slot.ends[0] <= _SPARE_WINDOW_S:
+            # for good: going back would break the person's picture again and again
+            slot.component, slot.replaced = slot.component.spare, how
+            slot.deaths.clear()
+            slot.due_at = now
+            return
         self._forget_old(slot)
         delay = _RETRY_S if slot.given_up else _DELAYS_S[len(slot.deaths) - 1]
         slot.due_at = now + delay

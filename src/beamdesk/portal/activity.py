@@ -14,7 +14,7 @@ from beamdesk.domain.events import Event, EventKind
 from beamdesk.domain.ids import DesktopId, EventId, PersonId
 from beamdesk.portal.i18n import Words
 from beamdesk.portal.live import newest_event
-from beamdesk.portal.say import Say
+from beamdesk.portal.say import Say, remark
 from beamdesk.portal.site import Visit, render
 
 PAGE = 60
@@ -108,8 +108,9 @@ async def _names(visit: Visit, events: tuple[Event, ...]) -> Names:
 
 
 def _tells_something(event: Event) -> bool:
-    """Tell whether a person wants to read this: progress has its own page, of steps only failures are history."""
-    return event.kind not in _NOISE or event.data.get("state") == "failed"
+    """Tell whether a person wants to read this: progress has its own page, of steps only failures and remarks are history."""
+    state = event.data.get("state")
+    return event.kind not in _NOISE or state == "failed" or (state == "done" and bool(event.data.get("detail")))
 
 
 def _entry(say: Say, event: Event, names: Names) -> Entry:
@@ -171,4 +172,5 @@ def _detail(words: Words, event: Event) -> str:
     code = str(event.data.get("code", ""))
     if code and words.has(f"error.{code}"):
         return words(f"error.{code}")
-    return str(event.data.get("detail", "") or "")[:300]
+    detail = str(event.data.get("detail", "") or "")[:300]
+    return remark(words, detail) if event.data.get("state") == "done" else detail

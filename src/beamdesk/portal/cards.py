@@ -10,7 +10,7 @@ from beamdesk.domain.desktop import Desired, Desktop, Phase, Reason
 from beamdesk.domain.ids import PersonId
 from beamdesk.domain.policy import Action
 from beamdesk.domain.progress import ProgressStep
-from beamdesk.portal.say import Say
+from beamdesk.portal.say import Say, remark
 from beamdesk.portal.use import UseShown, shown_use
 
 _TONES = {
@@ -70,6 +70,7 @@ class Card:
     art: int
     shows_screen: bool
     use: UseShown | None
+    remarks: tuple[str, ...]
 
     @property
     def desktop(self) -> Desktop:
@@ -120,7 +121,14 @@ def make_card(view: DesktopView, me: PersonId, say: Say) -> Card:
         art=sum(desktop.id.encode()) % 6,
         shows_screen=desktop.phase is Phase.READY and desktop.desired is Desired.RUNNING and Action.CONNECT in view.actions,
         use=shown_use(view, say),
+        remarks=_remarks(view, say) if mine or Action.CONNECT not in view.actions else (),
     )
+
+
+def _remarks(view: DesktopView, say: Say) -> tuple[str, ...]:
+    """Return what the agent of a ready desktop remarks: for its owner and operators, not for who looks over a shoulder."""
+    ready = view.desktop.phase is Phase.READY and view.desktop.desired is Desired.RUNNING
+    return tuple(text for step in view.steps if step.detail and (text := remark(say.words, step.detail))) if ready else ()
 
 
 def _intent_reason(desktop: Desktop) -> Reason:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -214,9 +214,19 @@ def image_layers(image: str) -> list[Path]:
 
 @contextlib.contextmanager
 def desktop(
-    folder: Path, image: str, api: FakeApi | None = None, *, serve: bool = True, writable_raw: bool = False
+    folder: Path,
+    image: str,
+    api: FakeApi | None = None,
+    *,
+    serve: bool = True,
+    writable_raw: bool = False,
+    prepare: Callable[[Path], None] = lambda _root: None,
+    binds: Sequence[str] = (),
 ) -> Iterator[Container]:
-    """Start a desktop of ``image`` below ``folder``; everything is taken away at the end."""
+    """Start a desktop of ``image`` below ``folder``; everything is taken away at the end.
+
+    ``prepare`` changes its root file system before; ``binds``: further options of systemd-nspawn.
+    """
     api = api or FakeApi()
     for name in ("agent", "api", "stream", "home", "raw", "processed", "scratch"):
         (folder / name).mkdir(exist_ok=True)
@@ -240,9 +250,10 @@ def desktop(
         if serve:
             stack.enter_context(api.serving(folder / "api" / "guest.sock"))
         root = stack.enter_context(_root(folder, image))
+        prepare(root)
         with (folder / "console.log").open("wb") as log:
             process = subprocess.Popen(
-                _nspawn(folder, root, raw="" if writable_raw else "-ro"),
+                _nspawn(folder, root, raw="" if writable_raw else "-ro", more=binds),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -279,7 +290,7 @@ def _root(folder: Path, image: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(scratch)], check=True)
 
 
-def _nspawn(folder: Path, root: Path, raw: str) -> list[str]:
+def _nspawn(folder: Path, root: Path, raw: str, more: Sequence[str]) -> list[str]:
     binds = [
         f"--bind={folder}/agent:/run/beamdesk/agent",
         f"--bind-ro={folder}/api:/run/beamdesk/api",
@@ -303,7 +314,7 @@ def _nspawn(folder: Path, root: Path, raw: str) -> list[str]:
         "--console=pipe",
     ]
     options += ["--resolv-conf=off", "--timezone=off", "--link-journal=no", "--as-pid2", "--setenv=PYTHONPATH=/opt/beamdesk/lib"]
-    return ["systemd-nspawn", *options, *binds, "--", "/usr/bin/python3", "-m", "beamdesk.guest"]
+    return ["systemd-nspawn", *options, *binds, *more, "--", "/usr/bin/python3", "-m", "beamdesk.guest"]
 
 
 def main() -> None:

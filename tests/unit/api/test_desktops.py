@@ -255,3 +255,17 @@ async def test_a_desktop_without_a_card_says_so(app):
         _, use = await reported(app, client, "small", Activity(5.0, 0.0))
         assert (use["cpu"], use["gpu"], use["gpu_state"]) == (0.0, None, "none")
         assert (await a_desktop(app)).use is None
+
+
+async def test_a_remark_of_the_agent_is_in_its_step_and_among_the_events(app):
+    desktop_id = (await a_desktop(app)).desktop.id
+    await put_guest(app, desktop_id, "nonce")
+    identity = await guests.enrol(app, "nonce")
+    await make_ready(app, desktop_id)
+    steps = (*STEPS[:-1], Step(StepName.STREAM, StepState.DONE, "The CPUs encode the picture."))
+    await guests.report(app, identity.token, Report(steps, Activity(1.0, 0.0)))
+    async with api_client(app) as client:
+        told = (await client.get(f"/desktops/{desktop_id}")).json()["steps"]
+        assert told[-1] == {"name": "stream", "state": "done", "detail": "The CPUs encode the picture."}
+        events = (await client.get(f"/desktops/{desktop_id}/events")).json()["items"]
+        assert {"step": "stream", "state": "done", "detail": "The CPUs encode the picture."} in [one["data"] for one in events]

@@ -9,8 +9,9 @@ ALL = frozenset(Stage)
 class Program:
     """A program that ends when told to."""
 
-    def __init__(self, name):
-        self.name = name
+    def __init__(self, component):
+        self.name = component.name
+        self.command = component.command[0]
         self.pid = id(self)
         self.pidfd = os.open("/dev/null", os.O_RDONLY)
         self.how = None
@@ -33,7 +34,7 @@ class World:
     def start(self, component):
         if component.name in self.broken:
             raise FileNotFoundError(2, "No such file or directory")
-        program = Program(component.name)
+        program = Program(component)
         self.started.append(program)
         return program
 
@@ -55,6 +56,10 @@ class World:
 
 WM = Component("wm", "the window manager", ("wm",))
 X = Component("x", "the X server", ("x",), Stage.NOTHING, vital=True)
+
+
+SPARE = Component("stream", "the streaming server", ("on-cpus",))
+STREAM = Component("stream", "the streaming server", ("on-card",), spare=SPARE)
 
 
 def test_programs_start_in_order_when_their_stage_is_reached():
@@ -136,3 +141,77 @@ def test_a_program_that_cannot_be_started_has_a_cause():
     world.broken.add("wm")
     world.run()
     assert "No such file" in world.supervisor.cause("wm")
+
+
+def commands(world):
+    return [program.command for program in world.started]
+
+
+def test_a_program_that_ends_twice_gives_way_to_its_spare_at_once():
+    world = World(STREAM)
+    world.run()
+    world.kill("stream")
+    world.run()
+    assert not world.supervisor.replaced("stream")
+    world.kill("stream", "was ended by signal 11 (SIGSEGV)")
+    world.run()
+    assert commands(world) == ["on-card", "on-card", "on-cpus"]
+    assert world.supervisor.replaced("stream") == "was ended by signal 11 (SIGSEGV)"
+
+
+def test_it_does_not_go_back_from_the_spare():
+    world = World(X, STREAM)
+    world.run()
+    for _ in range(2):
+        world.kill("stream")
+        world.run()
+    world.now += 24 * 3600
+    world.kill("x")
+    world.run()
+    world.kill("stream")
+    world.run()
+    assert commands(world)[-2:] == ["on-cpus", "on-cpus"]
+
+
+def test_ends_that_are_far_apart_are_accidents():
+    world = World(STREAM)
+    for _ in range(5):
+        world.run()
+        world.kill("stream")
+        world.now += 601
+    world.run()
+    assert set(commands(world)) == {"on-card"}
+
+
+def test_a_spare_that_cannot_live_either_is_a_failure():
+    world = World(STREAM)
+    began = world.now
+    while not world.supervisor.failure():
+        world.run()
+        if world.supervisor.process("stream"):
+            world.kill("stream", "ended with code 1: no display")
+        world.now += 0.1
+        assert world.now - began < 20
+    assert "the streaming server ended with code 1: no display" in world.supervisor.failure()
+
+
+def test_being_stopped_with_the_display_does_not_bring_the_spare():
+    world = World(X, STREAM)
+    for _ in range(4):
+        world.run()
+        world.kill("x")
+        world.now += 3
+    world.run()
+    assert "on-cpus" not in commands(world)
+
+
+def test_one_that_hangs_in_a_driver_is_left_behind_and_its_spare_started():
+    world = World(STREAM)
+    world.run()
+    assert world.supervisor.has_spare("stream")
+    world.supervisor.last_chance("stream")
+    world.supervisor.abandon("stream")
+    world.run()
+    assert commands(world) == ["on-card", "on-cpus"]
+    assert world.supervisor.replaced("stream") == "hangs and cannot be ended"
+    assert not world.supervisor.has_spare("stream")

@@ -16,6 +16,7 @@ from beamdesk.adapters.local.images.recipes import Recipes
 from beamdesk.adapters.vmimage import archive
 from beamdesk.guest import components
 from beamdesk.guest.accounts import Person
+from beamdesk.guest.encoder import SOFTWARE
 from beamdesk.protocol.guest import Account, Identity, Stream
 
 REPOSITORY = Path(__file__).parents[3]
@@ -93,7 +94,7 @@ def test_the_installer_enables_no_unit_that_only_the_archive_has():
 
 
 def test_every_program_that_the_agent_starts_is_installed():
-    started = {item.command[0] for item in components.components(PERSON, STREAM)}
+    started = {item.command[0] for item in components.components(PERSON, STREAM, SOFTWARE)}
     packages = set(read(KICKSTART).packages.packageList)
     assert {PACKAGE_OF[program] for program in started} <= packages
 

@@ -10,12 +10,15 @@ import pytest
 
 from beamdesk.app.views import DesktopView
 from beamdesk.domain.desktop import Desired, Phase, QueuePlace, Reason
+from beamdesk.domain.guest import Guest
 from beamdesk.domain.ids import PersonId
 from beamdesk.domain.policy import Action
 from beamdesk.domain.progress import progress
+from beamdesk.guest import encoder, storage
 from beamdesk.portal.cards import Card, make_card
 from beamdesk.portal.i18n import words_for
-from beamdesk.portal.say import Say
+from beamdesk.portal.say import Say, remark
+from beamdesk.protocol.guest import Step, StepName, StepState
 from engine_kit import ADA, EXPERIMENT, T0, make_desktop
 
 EVERYTHING = frozenset(Action)
@@ -135,3 +138,33 @@ def test_what_is_well_stopped_or_failed_is_no_trouble() -> None:
     assert not card_of(phase=Phase.READY).trouble
     assert not card_of(phase=Phase.FAILED, reason=Reason.GUEST_FAILED).trouble
     assert not card_of(phase=Phase.STOPPED, desired=Desired.STOPPED, desired_reason=Reason.IDLE).trouble
+
+
+FALLEN_BACK = encoder.FALLEN_BACK.format(how="was ended by signal 6 (SIGABRT)")
+
+
+def remarking(language: str = "en", me: str = ADA.id, **desktop: Any) -> Card:
+    """Return the card of a desktop whose agent remarks something."""
+    row = make_desktop(**{"phase": Phase.READY, **desktop})
+    steps = tuple(Step(name, StepState.DONE, FALLEN_BACK if name is StepName.STREAM else "") for name in StepName)
+    guest = Guest(row.id, None, T0, None, "", seen_at=T0, steps=steps)
+    view = DesktopView(row, EXPERIMENT, ADA, None, None, progress(row, guest), EVERYTHING, can_extend=True, last_active_at=T0)
+    return make_card(view, PersonId(me), Say(words_for(language), T0))
+
+
+def test_a_remark_of_a_ready_desktop_is_told_in_the_readers_language() -> None:
+    assert remarking().remarks == (FALLEN_BACK,)
+    (chinese,) = remarking("zh").remarks
+    assert chinese.startswith("串流服务在使用显卡时失败")
+    assert "was ended by signal 6 (SIGABRT)" in chinese
+    assert remarking(phase=Phase.BOOTING).remarks == ()
+
+
+def test_who_looks_over_a_shoulder_is_told_no_remarks() -> None:
+    assert remarking(me="bob").remarks == ()
+
+
+def test_every_remark_of_the_agent_is_translated() -> None:
+    full = storage.home_warning.__code__.co_consts
+    for text in (FALLEN_BACK, *(text for text in full if isinstance(text, str) and text.startswith("Your home"))):
+        assert remark(words_for("zh"), text).count("。") == 2
