@@ -56,6 +56,7 @@ class GuestSettings(_Section):
     """The guest API's address for desktops in a cloud (none: only the Unix socket of this machine), and the site's storage.
 
     ``boot_timeout_s``: until a started desktop must be ready. ``silent_after_s``: until an agent that says nothing counts as dead.
+    ``cut_off_after_s``: the same where the cloud calls its host silent too.
     """
 
     host: str | None = None
@@ -64,6 +65,7 @@ class GuestSettings(_Section):
     tls_key: Path | None = None
     boot_timeout_s: float | None = Field(default=None, ge=10, le=7200)
     silent_after_s: float | None = Field(default=None, ge=6, le=3600)
+    cut_off_after_s: float = Field(default=180, ge=6, le=86400)
     storage: tuple[StorageSettings, ...] = Field(default=(), max_length=len(AREAS))
 
     @model_validator(mode="after")

@@ -49,8 +49,10 @@ _GUEST_CONNECTIONS = 4096
 """Two for each of 2000 desktops; more is nothing that desktops do."""
 _CLOUD_POLL = timedelta(seconds=1)
 _REQUESTS_A_CALL = 3
-_CLOUD_BOOT_S, _CLOUD_SILENT_S = 600.0, 30.0
-"""A machine's first boot on slow storage, and a pause for a live migration, are no reason to start it anew."""
+_CLOUD_BOOT_S, _CLOUD_SILENT_S = 600.0, 75.0
+"""A machine's first boot on slow storage, and a pause for a live migration, are no reason to start it anew.
+
+Nova calls a host silent after 60 s (``service_down_time``): it should be known before its desktops are repaired."""
 
 
 def run(process: str, settings: Settings) -> None:
@@ -160,7 +162,14 @@ def timings(settings: Settings) -> Timings:
     boot = guest.boot_timeout_s or (_CLOUD_BOOT_S if in_cloud else usual.boot_timeout.total_seconds())
     silent = guest.silent_after_s or (_CLOUD_SILENT_S if in_cloud else usual.silent.total_seconds())
     poll = _CLOUD_POLL if in_cloud else usual.poll
-    return replace(usual, poll=poll, boot_timeout=timedelta(seconds=boot), silent=timedelta(seconds=silent))
+    cut_off = max(silent, guest.cut_off_after_s)
+    return replace(
+        usual,
+        poll=poll,
+        boot_timeout=timedelta(seconds=boot),
+        silent=timedelta(seconds=silent),
+        cut_off=timedelta(seconds=cut_off),
+    )
 
 
 def reconcile_rules(settings: Settings) -> ReconcileRules:

@@ -49,6 +49,7 @@ _USUAL = reconcile_rules(Settings(cloud="openstack"))
 _TIMES = replace(
     _USUAL.timings,
     silent=timedelta(seconds=9),
+    cut_off=timedelta(seconds=25),
     room=timedelta(seconds=5),
     build_timeout=timedelta(seconds=40),
     stuck=timedelta(seconds=20),

@@ -176,6 +176,9 @@ async def test_a_host_that_does_not_come_back_is_told_and_left_once_an_operator_
             world.guests.silent.add(desktop)
             await world.told(desktop, since, Reason.GUEST_SILENT)
             waits = await world.reach(desktop, lambda now: now.reason is Reason.HOST_LOST)
+            assert (waits.phase, "may still run" in waits.detail) == (Phase.READY, True)
+            waits = await world.reach(desktop, Phase.REPAIRING)
+            waits = await world.reach(desktop, lambda now: now.reason is Reason.HOST_LOST)
             assert (waits.phase, "operator" in waits.detail) == (Phase.REPAIRING, True)
             assert waits.server_id == row.server_id, "its home hangs on a host that may still write to it"
             await asyncio.to_thread(force_down, world.admin, hosts, True)

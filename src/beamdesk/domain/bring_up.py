@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from beamdesk.domain.decision import HOST_SILENT, REMAKES, Decision, Situation, Step
+from beamdesk.domain.decision import CUT_OFF, HOST_SILENT, REMAKES, Decision, Situation, Step
 from beamdesk.domain.desktop import Desired, Desktop, Phase, Reason
 from beamdesk.domain.events import EventKind
 from beamdesk.domain.lease import LeaseRules
@@ -195,12 +195,20 @@ def _late(s: Situation) -> Decision:
     if decision is None and s.server is not None and s.server.status is ServerStatus.ERROR:
         decision = s.repair(Reason.SERVER_ERROR, s.server.fault)
     if decision is None and s.unheard > s.timings.silent:
-        decision = s.repair(Reason.GUEST_SILENT, silence(s.guest))
+        decision = _out_of_reach(s) or s.repair(Reason.GUEST_SILENT, silence(s.guest))
     decision = decision or s.stay(s.timings.poll)
-    if decision.desktop.phase is Phase.READY and is_quiet(s.desktop, s.guest, s.now, s.timings):
+    unexplained = decision.desktop.phase is Phase.READY and decision.desktop.reason is not Reason.HOST_LOST
+    if unexplained and is_quiet(s.desktop, s.guest, s.now, s.timings):
         told = replace(decision.desktop, reason=Reason.GUEST_SILENT, detail=silence(s.guest))
         return replace(decision, desktop=told)
     return decision
+
+
+def _out_of_reach(s: Situation) -> Decision | None:
+    """Give a host that is silent too some time to come back: a restart costs people what they have not saved."""
+    if s.server is None or s.server.host is not HostState.SILENT or s.unheard > s.timings.cut_off:
+        return None
+    return s.stay(s.timings.apart, reason=Reason.HOST_LOST, detail=CUT_OFF)
 
 
 def _healthy(s: Situation) -> Decision:

@@ -34,7 +34,8 @@ class Timings:
     """How long is how long.
 
     ``poll``: while something moves. ``apart``: between two absences that count. ``late``: a heartbeat is missed: look. ``quiet``:
-    say that the guest is silent. ``silent``: do something about it. ``patience``: so long people wait without a word.
+    say that the guest is silent. ``silent``: do something about it. ``cut_off``: the same where its host is silent too: the desktop
+    may go on there, only not be reached. ``patience``: so long people wait without a word.
 
     ``room``: between two attempts to get into a full cloud. ``stuck``: an order that is not carried out by then is given again.
     ``blind``: the longest pause between two looks at a cloud that does not answer; ``backoff_most``: at one that says no for now.
@@ -50,6 +51,7 @@ class Timings:
     late: timedelta = timedelta(seconds=1.5 * HEARTBEAT_S)
     quiet: timedelta = timedelta(seconds=2.5 * HEARTBEAT_S)
     silent: timedelta = timedelta(seconds=3 * HEARTBEAT_S)
+    cut_off: timedelta = timedelta(minutes=3)
     patience: timedelta = timedelta(seconds=5)
     forgive: timedelta = timedelta(minutes=10)
     room: timedelta = timedelta(seconds=30)
@@ -99,6 +101,10 @@ class Decision:
 HOST_SILENT = (
     "The machine that it runs on does not answer, and its home is in use there. "
     "It goes on by itself when the machine is back or an operator has taken it out of service."
+)
+CUT_OFF = (
+    "The machine that it runs on does not answer. Programs may still run there, so Beamdesk waits some minutes before it gives "
+    "them up. To start anew without waiting, stop the desktop and start it."
 )
 _PART = "A part of the cloud does not answer, so nobody can tell whether the desktop has a server there. Beamdesk looks again."
 _REPAIR_REASONS = frozenset(

@@ -33,6 +33,8 @@ def meanwhile(
 ) -> tuple[Reason, str] | None:
     """Return what to tell of a desktop whose pass has waited for the cloud for so long; None = nothing new."""
     if is_quiet(desktop, guest, now, timings):
+        if desktop.reason is Reason.HOST_LOST:
+            return None  # more is known already
         return Reason.GUEST_SILENT, silence(guest)
     healthy = desktop.phase is Phase.READY and desktop.desired is Desired.RUNNING
     if healthy or desktop.phase in _RESTING or waited < timings.patience:

@@ -86,6 +86,21 @@ def test_a_silent_guest_is_told_before_anything_is_done_about_it_and_told_once()
     assert look(quiet.desktop, RUNS, ALIVE, at(30.1)).desktop.phase is Phase.REPAIRING
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_desktop_that_may_go_on_where_nobody_sees_it_is_given_time_to_come_back_with_its_programs(tied: bool) -> None:
+    ready, stranded = desktop(Phase.READY, address=RUNS.address), replace(RUNS, host=HostState.SILENT, tied=tied)
+    waits = look(ready, stranded, ALIVE, at(31))
+    assert (waits.desktop.phase, waits.desktop.reason, waits.forget_guest) == (Phase.READY, Reason.HOST_LOST, False)
+    assert "may still run" in waits.desktop.detail
+    assert look(waits.desktop, stranded, ALIVE, at(170)).desktop == replace(waits.desktop, due_at=at(171))
+    back = look(waits.desktop, RUNS, replace(ALIVE, seen_at=at(100)), at(100))
+    assert (back.desktop.phase, back.desktop.reason, back.step) == (Phase.READY, Reason.NONE, Step.NONE)
+    assert look(waits.desktop, stranded, ALIVE, at(181)).desktop.phase is Phase.REPAIRING
+    assert look(waits.desktop, RUNS, ALIVE, at(31)).desktop.phase is Phase.REPAIRING, "the host speaks, the desktop does not"
+    down = replace(stranded, host=HostState.DOWN)
+    assert look(waits.desktop, down, ALIVE, at(31)).desktop.phase is Phase.REPAIRING, "an operator says that it is off"
+
+
 @pytest.mark.parametrize(("host", "tied"), [(HostState.DOWN, True), (HostState.DOWN, False), (HostState.SILENT, False)])
 def test_a_server_on_a_lost_host_is_replaced_where_nothing_can_write_to_its_home(host: HostState, tied: bool) -> None:
     stranded = replace(RUNS, host=host, tied=tied)
