@@ -51,7 +51,7 @@ _TIMES = replace(
     silent=timedelta(seconds=9),
     cut_off=timedelta(seconds=25),
     room=timedelta(seconds=5),
-    build_timeout=timedelta(seconds=40),
+    build_timeout=timedelta(minutes=2),
     stuck=timedelta(seconds=20),
 )
 RULES = replace(_USUAL, timings=_TIMES, sweep=timedelta(seconds=2), sweep_min_age=timedelta(seconds=2))
