@@ -27,19 +27,23 @@ def free_port() -> int:
 
 @dataclass
 class Deployment:
-    """Started with `start()`, ended with `remove()`; `environment` is what every command of it needs."""
+    """Started with `start()`, ended with `remove()`; `environment` is what every command of it needs.
+
+    ``prefix``: put before the command that starts it.
+    """
 
     state: Path
     port: int
     gateway_port: int
     extra: dict[str, str]
+    prefix: tuple[str, ...] = ()
 
     @classmethod
-    def make(cls, **extra: str) -> Deployment:
+    def make(cls, *, prefix: tuple[str, ...] = (), **extra: str) -> Deployment:
         # Not below pytest's directory: that is closed to the service account.
         state = Path(tempfile.mkdtemp(prefix="beamdesk-test-", dir="/var/tmp"))
         state.chmod(0o755)
-        return cls(state, free_port(), free_port(), extra)
+        return cls(state, free_port(), free_port(), extra, prefix)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -62,9 +66,11 @@ class Deployment:
     def data(self) -> Path:
         return self.state / "data"
 
-    def beamdesk(self, *arguments: str, check: bool = True, timeout: float = 90) -> subprocess.CompletedProcess[str]:
+    def beamdesk(
+        self, *arguments: str, check: bool = True, timeout: float = 90, prefix: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [PREFIX / "venv/bin/beamdesk", *arguments],
+            [*prefix, PREFIX / "venv/bin/beamdesk", *arguments],
             env=self.environment,
             capture_output=True,
             text=True,
@@ -80,7 +86,7 @@ class Deployment:
         subprocess.run(["cp", "-a", "--reflink=auto", DEMO_DATA, self.data], check=True)
 
     def start(self) -> str:
-        result = self.beamdesk("up", "--detach", check=False)
+        result = self.beamdesk("up", "--detach", check=False, prefix=self.prefix)
         if result.returncode:
             raise AssertionError(f"up failed: {result.stdout}{result.stderr}{self.logs()}")
         return result.stdout

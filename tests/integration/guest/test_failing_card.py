@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-import baddriver
+import standin_driver
 from beamdesk.protocol.guest import StepName
 from integration.guest.conftest import IMAGE
 from integration.guest.container import Container, desktop
@@ -33,7 +33,7 @@ def with_driver(tmp_path: Path) -> Start:
 
     @contextlib.contextmanager
     def start(code: bytes) -> Iterator[Container]:
-        driver = baddriver.library(code)
+        driver = standin_driver.library(code)
         with desktop(tmp_path, IMAGE, prepare=lambda root: install(root, driver), binds=CARD) as container:
             yield container
 
@@ -54,7 +54,7 @@ def kill_the_stream(container: Container) -> None:
 
 
 def test_a_driver_that_ends_the_server_costs_the_card_but_not_the_desktop(with_driver: Start) -> None:
-    with with_driver(baddriver.CRASH) as container:
+    with with_driver(standin_driver.CRASH) as container:
         container.api.wait_up(30)
         said = container.api.latest()[StepName.STREAM].detail
         assert said.startswith("The streaming server failed while it used the graphics card (was ended by signal 4 (SIGILL)).")
@@ -74,7 +74,7 @@ def test_a_driver_that_ends_the_server_costs_the_card_but_not_the_desktop(with_d
 
 
 def test_one_end_alone_is_an_accident(with_driver: Start) -> None:
-    harmless = b"\xc3"  # ret: the libraries are there, with nothing in them
+    harmless = standin_driver.NOTHING  # the libraries are there, with nothing in them
     with with_driver(harmless) as container:
         container.api.wait_up(30)
         kill_the_stream(container)
@@ -91,7 +91,7 @@ def test_one_end_alone_is_an_accident(with_driver: Start) -> None:
 
 @pytest.mark.slow
 def test_a_driver_that_hangs_the_server_is_given_up_after_half_a_minute(with_driver: Start) -> None:
-    with with_driver(baddriver.HANG) as container:
+    with with_driver(standin_driver.HANG) as container:
         container.api.wait_up(60)
         assert coding(container)["SELKIES_GPU_ID"] == "-1"
         assert "does not begin to answer" in container.console()

@@ -22,18 +22,11 @@ from beamdesk.scheduling.request import CardDemand, Request
 from beamdesk.scheduling.state import HostTable
 from integration.local.conftest import start_desktop
 from integration.local.helper_world import CHEN, IMAGE, HelperWorld, open_world
+from standin_cards import TWO_CARDS
 
 pytestmark = pytest.mark.root
 
 KVM_LIKE = "/dev/fuse"
-PRIVATE_DEV = """
-set -e
-folder=$(mktemp -d) && mount -t tmpfs none "$folder" && mkdir "$folder/upper" "$folder/work"
-mount -t overlay overlay -o "lowerdir=/dev,upperdir=$folder/upper,workdir=$folder/work" /dev
-rm -f /dev/nvidia* && mknod -m 0600 /dev/nvidia0 c 10 229 && mknod -m 0600 /dev/nvidia1 c 10 229 && mknod -m 0600 /dev/nvidiactl c 1 7
-umount -l "$folder" && rmdir "$folder"
-exec "$@"
-"""
 
 
 def opens(path: str, group: list[Path]) -> str:
@@ -93,8 +86,8 @@ def test_the_bpf_filter_lets_only_listed_devices_through(cgroups: Cgroups) -> No
 
 @pytest.fixture
 def gpu_world() -> Iterator[HelperWorld]:
-    """A helper that sees two cards: its own /dev has two nodes with a harmless device's numbers."""
-    with open_world(prefix=("unshare", "--mount", "--propagation", "private", "sh", "-c", PRIVATE_DEV, "sh")) as world:
+    """A helper that sees two cards."""
+    with open_world(prefix=TWO_CARDS) as world:
         yield world
 
 
