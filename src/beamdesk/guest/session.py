@@ -21,14 +21,13 @@ from beamdesk.guest.components import BACKGROUND, DISPLAY_NUMBER, FIRST_SIZE, Co
 from beamdesk.guest.console import Console
 from beamdesk.guest.errors import DisplayError
 from beamdesk.guest.progress import Progress
+from beamdesk.guest.silence import Silence
 from beamdesk.guest.supervisor import Running, Supervisor
 from beamdesk.guest.x11 import SOCKETS, DesktopProbe, Display
 from beamdesk.guest.xresize import resize
 from beamdesk.protocol.guest import Identity, StepName, StepState
 
 _LOOK_FAST_S, _LOOK_S, _WATCH_S = 0.005, 0.04, 1.0
-_DISPLAY_LIMIT_S = 8.0
-"""A started X server that does not answer for so long is ended and started again."""
 _CARD_LIMIT_S = 30.0
 """A streaming server on a card that does not answer for so long after its start hangs in the driver; one that works needs 1 s."""
 _UNKILLABLE_S = 5.0
@@ -65,6 +64,7 @@ class Session:
         self._killed: tuple[int, float] | None = None
         self._display: Display | None = None
         self._display_since = 0.0
+        self._silence = Silence(clock)
         self._stopping = False
         self._stuck: set[str] = set()
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -181,37 +181,46 @@ class Session:
     def _connect(self) -> None:
         if self._supervisor.process("xserver") is None or not (SOCKETS / f"X{DISPLAY_NUMBER}").exists():
             return self._display_missing()
+        display = None
         try:
             display = Display(DISPLAY_NUMBER, self.cookie)
-            resize(display, *FIRST_SIZE)
-            display.paint_root(BACKGROUND)
-            # resizing left it in the lower right corner, where it would open a tooltip of the panel
-            display.move_pointer(FIRST_SIZE[0] // 2, FIRST_SIZE[1] // 2)
+            if not self._silence.in_use:  # else its size is the person's
+                self._arrange(display)
             display.sync()
         except DisplayError as error:
+            if display is not None:
+                display.close()
             return self._display_missing(str(error))
         self._display = display
-        self._display_since = self._clock()
+        if not self._silence.in_use:
+            self._display_since = self._clock()
+        self._silence.answered()
         return self._set(StepName.DISPLAY, StepState.DONE)
 
+    def _arrange(self, display: Display) -> None:
+        resize(display, *FIRST_SIZE)
+        display.paint_root(BACKGROUND)
+        # resizing left it in the lower right corner, where it would open a tooltip of the panel
+        display.move_pointer(FIRST_SIZE[0] // 2, FIRST_SIZE[1] // 2)
+
     def _display_missing(self, why: str = "") -> None:
-        self._set(StepName.DISPLAY, StepState.RUNNING, self._supervisor.explained("xserver"))
-        if self._supervisor.process("xserver") and self._clock() - self._display_since > _DISPLAY_LIMIT_S:
-            self._display_since = self._clock()
+        if not self._silence.in_use:
+            self._set(StepName.DISPLAY, StepState.RUNNING, self._supervisor.explained("xserver"))
+        if self._supervisor.process("xserver") and self._silence.missed():
             self._kill("xserver", why or "does not answer")
 
     def _look_at_desktop(self, display: Display) -> None:
         try:
             missing = DesktopProbe(display).missing()
         except DisplayError as error:
-            self._close_display()
-            self._kill("xserver", str(error))
-            return
+            # what is on the screen stays: a slow server is asked again, a dead one is noticed by its end
+            display.close()
+            self._display = None
+            return self._display_missing(str(error))
         if not missing:
-            self._set(StepName.DESKTOP, StepState.DONE)
-            return
+            return self._set(StepName.DESKTOP, StepState.DONE)
         causes = "; ".join(filter(None, map(self._supervisor.explained, ("wm", "desktop", "panel"))))
-        self._set(StepName.DESKTOP, StepState.RUNNING, causes or f"waiting for {missing}")
+        return self._set(StepName.DESKTOP, StepState.RUNNING, causes or f"waiting for {missing}")
 
     def _look_at_stream(self) -> None:
         listen = self._identity.stream.listen
@@ -260,7 +269,7 @@ class Session:
 
     def _prepare_display(self) -> None:
         self._close_display()
-        self._display_since = self._clock()
+        self._silence.server_started()
         self.cookie = secrets.token_bytes(16)
         write_authority(self._person, self.cookie)
         for leftover in (SOCKETS / f"X{DISPLAY_NUMBER}", SOCKETS.parent / f".X{DISPLAY_NUMBER}-lock"):

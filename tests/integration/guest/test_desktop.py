@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from beamdesk.guest.silence import IN_USE_S
 from beamdesk.protocol.guest import StepName, StepState
 from integration.guest.container import EXPERIMENT, GID, TEAM, UID, FakeApi
 
@@ -41,9 +42,9 @@ def ask(container, method, path, body=None, **headers):
     return response.status, answer
 
 
-def down_and_up(container, step):
-    """Wait until a step was lost and all are back."""
-    container.api.wait_for(lambda api: api.latest()[step].state is not StepState.DONE, REPAIR_S)
+def down_and_up(container, step, patience_s=0.0):
+    """Wait until a step was lost and all are back; ``patience_s``: for how long the agent waits before it acts."""
+    container.api.wait_for(lambda api: api.latest()[step].state is not StepState.DONE, patience_s + REPAIR_S)
     container.api.wait_up(REPAIR_S)
 
 
@@ -224,10 +225,28 @@ def test_a_killed_display_brings_the_whole_desktop_back(running):
     assert running.enter(["xprop", "-root"]).returncode == 0
 
 
-@pytest.mark.parametrize(("program", "step"), [("selkies_launcher.py", StepName.STREAM), ("Xvfb", StepName.DISPLAY)])
-def test_a_program_that_hangs_is_replaced(running, program, step):
+@pytest.mark.parametrize(
+    ("program", "step", "patience_s"),
+    [("selkies_launcher.py", StepName.STREAM, 0.0), ("Xvfb", StepName.DISPLAY, IN_USE_S)],
+)
+def test_a_program_that_hangs_is_replaced(running, program, step, patience_s):
     os.kill(running.find(program), signal.SIGSTOP)
-    down_and_up(running, step)
+    down_and_up(running, step, patience_s)
+
+
+def test_a_display_that_pauses_keeps_everything_on_it(running):
+    names = ("Xvfb", "xfwm4", "xfce4-panel")
+    before = [running.find(name) for name in names]
+    said = len(running.api.reports)
+    os.kill(before[0], signal.SIGSTOP)
+    try:
+        running.api.wait_for(lambda api: len(api.reports) >= said + 6, 30)  # a report every two seconds
+    finally:
+        os.kill(before[0], signal.SIGCONT)
+    said = len(running.api.reports)
+    running.api.wait_for(lambda api: len(api.reports) >= said + 4, 30)
+    assert [running.find(name) for name in names] == before
+    assert all(step.state is StepState.DONE for step in running.api.latest().values())
 
 
 def wait_for_sound(container):

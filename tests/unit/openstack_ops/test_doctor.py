@@ -14,7 +14,7 @@ from beamdesk.adapters.openstack.doctor import Check, Finding, Outcome, Verdict,
 from beamdesk.adapters.openstack.doctor_access import clock, rights, services
 from beamdesk.adapters.openstack.doctor_compute import nova_services, quota, wanted
 from beamdesk.adapters.openstack.doctor_host import CHECKS as HOST_CHECKS
-from beamdesk.adapters.openstack.doctor_network import user_data
+from beamdesk.adapters.openstack.doctor_network import metadata, user_data
 from beamdesk.adapters.openstack.doctor_probe import Access, Denied, Probe
 from beamdesk.adapters.openstack.doctor_run import CLOUD_CHECKS, settings_finding
 from beamdesk.adapters.openstack.errors import Service
@@ -113,6 +113,22 @@ async def test_dhcp_tells_the_way_to_the_metadata_service() -> None:
     probe = Answers({"/networks": {"networks": [{"id": "n"}]}, "/subnets": {"subnets": [{"id": "s", "enable_dhcp": True}]}})
     probe.config = OpenStackConfig((probe.place,), GuestApi("https://guest.example"), config_drive=False)
     assert (await user_data(probe)).verdict is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("agents", "verdict"),
+    [
+        ([], Verdict.UNKNOWN),
+        ([{"agent_type": "L3 agent", "host": "n1", "alive": True}], Verdict.UNKNOWN),
+        ([{"agent_type": "Metadata agent", "host": "n1", "alive": True}], Verdict.OK),
+        ([{"agent_type": "OVN Metadata agent", "host": f"n{n}", "alive": n == 2} for n in (1, 2)], Verdict.OK),
+        ([{"agent_type": "Metadata agent", "host": "n1", "alive": False}], Verdict.WRONG),
+    ],
+)
+async def test_a_stopped_desktop_needs_somebody_who_serves_metadata(agents: list[dict[str, object]], verdict: Verdict) -> None:
+    outcome = await metadata(Answers({"/agents": {"agents": agents}}))
+    assert outcome.verdict is verdict
+    assert verdict is Verdict.OK or "a stopped desktop cannot start again" in outcome.facts[0]
 
 
 def test_what_placement_is_asked_for() -> None:

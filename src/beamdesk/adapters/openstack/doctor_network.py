@@ -9,6 +9,8 @@ from beamdesk.adapters.openstack.doctor_probe import Denied, Probe, Raw
 from beamdesk.adapters.openstack.errors import Service
 
 _FEW = 20
+_OVN_AGENT = "OVN Neutron agent"
+"""May serve metadata instead of an agent of that name."""
 
 
 async def _network(probe: Probe) -> list[Raw]:
@@ -111,7 +113,7 @@ async def agents(probe: Probe) -> Outcome:
 async def user_data(probe: Probe) -> Outcome:
     """Examine how a desktop gets its enrolment: by config drive, or by the metadata service, which needs DHCP or a route."""
     if probe.config.config_drive:
-        return ok("by config drive; the metadata service is not needed")
+        return ok("by config drive")
     subnets = await _subnets(probe)
     if not any(sub.get("enable_dhcp") for sub in subnets):
         return wrong(
@@ -121,6 +123,24 @@ async def user_data(probe: Probe) -> Outcome:
     return unknown(
         "In any server of this network: curl -s http://169.254.169.254/openstack/latest/meta_data.json",
         "by the metadata service, which can be seen from inside only",
+    )
+
+
+async def metadata(probe: Probe) -> Outcome:
+    """Examine whether a metadata service is there: a stopped desktop finds the nonce of its next start nowhere else."""
+    listed = await probe.listing(Service.NETWORK, "/agents", "agents", admin=True)
+    serving = [one for one in listed if "metadata" in str(one.get("agent_type")).lower() or one.get("agent_type") == _OVN_AGENT]
+    if not serving:
+        return unknown(
+            "In any server of this network: curl -s http://169.254.169.254/openstack/latest/meta_data.json",
+            "no agent of Neutron's is known to serve metadata; without them a stopped desktop cannot start again",
+        )
+    if alive := [str(one.get("host")) for one in serving if one.get("alive")]:
+        return ok(f"served on {', '.join(sorted(alive)[:_FEW])}")
+    hosts = ", ".join(sorted(str(one.get("host")) for one in serving)[:_FEW])
+    return wrong(
+        "Start neutron-metadata-agent (with OVN: neutron-ovn-metadata-agent) and look at its log.",
+        f"no agent that serves metadata is alive ({hosts}): a stopped desktop cannot start again",
     )
 
 
@@ -145,4 +165,5 @@ CHECKS: tuple[CloudCheck, ...] = (
     Check("network.firewall", "Only the gateway reaches a desktop's stream", firewall),
     Check("network.agents", "Neutron's agents are alive", agents),
     Check("network.user-data", "A new desktop gets its user-data", user_data, blocks=True),
+    Check("network.metadata", "A stopped desktop can start again", metadata),
 )

@@ -50,7 +50,7 @@ class DiskBuilder:
 
         Args:
             image_id: an image of the recipes.
-            target: the qcow2 file; its manifest gets the suffix ``.json``.
+            target: the qcow2 file; its manifest gets the suffix ``.json``. Its folder is made if it is not there.
             extra: folders of further layers between the VM layer and the guest agent, such as ``nvidia``.
             boot_files: write kernel and initramfs beside it, too.
 
@@ -65,6 +65,7 @@ class DiskBuilder:
             self._progress.image(image_id, "ready", f"{target} is up to date ({content_hash[:12]})")
             return present
         self._progress.begin(image_id, "disk")
+        target.parent.mkdir(parents=True, exist_ok=True)
         self._cache.logs.mkdir(parents=True, exist_ok=True)
         log = chroot.Log(self._cache.logs / f"{image_id}-disk.log")
         try:
