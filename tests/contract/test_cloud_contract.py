@@ -98,8 +98,8 @@ async def test_a_stopped_server_is_shut_off_and_stopping_again_is_fine(case: Clo
 
 
 async def test_a_stopped_server_starts_again_as_the_same_one(case: CloudCase, cloud: Cloud, spec: ServerSpec) -> None:
-    server = await cloud.create_server(spec)
-    await reach(case, cloud, spec, ServerStatus.ACTIVE)
+    await cloud.create_server(spec)
+    server = await reach(case, cloud, spec, ServerStatus.ACTIVE)
     await cloud.stop_server(server.id)
     await reach(case, cloud, spec, ServerStatus.SHUTOFF)
     await cloud.start_server(server.id, replace(spec, nonce="another-nonce-of-this-start-only"))

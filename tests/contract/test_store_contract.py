@@ -426,6 +426,42 @@ async def test_the_watchdog_wakes_only_ready_desktops_with_silent_guests(store: 
     assert (await get(store, "desktop01")).due_at == SOON
 
 
+async def test_news_wakes_what_is_on_its_way_and_nothing_else(store: SqlStore) -> None:
+    phases = (Phase.BUILDING, Phase.DELETING, Phase.READY, Phase.QUEUED)
+    for number, phase in enumerate(phases):
+        await insert(store, f"desktop0{number}", phase=phase, due_at=LATER)
+    async with store.begin(write=True) as tx:
+        assert await tx.desktops.moves()
+        named = frozenset({DesktopId("desktop00"), DesktopId("desktop02"), DesktopId("nobody")})
+        assert await tx.desktops.wake_moving(SOON, named) == 1
+        assert await tx.desktops.wake_moving(SOON, None) == 2
+    assert [(await get(store, f"desktop0{number}")).due_at for number in range(4)] == [SOON, SOON, LATER, LATER]
+
+
+async def test_nothing_moves_where_everything_rests(store: SqlStore) -> None:
+    await insert(store, "desktop01", phase=Phase.READY)
+    await insert(store, "desktop02", phase=Phase.QUEUED)
+    async with store.begin() as tx:
+        assert not await tx.desktops.moves()
+
+
+async def test_news_during_a_pass_is_looked_at_after_it(store: SqlStore) -> None:
+    await insert(store, "desktop01")
+    (claimed,) = await claim(store)
+    async with store.begin(write=True) as tx:
+        assert await tx.desktops.wake_moving(SOON, frozenset({claimed.desktop.id})) == 1
+        building = replace(claimed.desktop, phase=Phase.BUILDING, due_at=LATER)
+        assert await tx.desktops.apply(claimed, outcome_of(building), SOON)
+    assert (await get(store, "desktop01")).due_at == SOON
+
+
+async def test_woken_desktops_are_claimed_before_those_that_wait_in_line(store: SqlStore) -> None:
+    await insert(store, "desktop01", "desktop02", "desktop03")
+    async with store.begin(write=True) as tx:
+        await tx.desktops.wake(DesktopId("desktop03"), SOON)
+    assert [one.desktop.id for one in await claim(store, now=SOON, limit=1)] == ["desktop03"]
+
+
 def make_session(session_id: str = "session1", **changes: object) -> Session:
     base = Session(
         SessionId(session_id), DesktopId("desktop01"), ADA.id, "login1", ViewerRole.CONTROLLER, session_id.encode() * 4, T0, LATER

@@ -322,8 +322,8 @@ async def test_a_shelved_server_gives_its_host_up_and_comes_back_with_a_new_nonc
     case: OpenStackCase, deployment: str, spec: ServerSpec
 ) -> None:
     cloud = case.cloud(deployment, when_stopped=WhenStopped.SHELVE)
-    server = await cloud.create_server(spec)
-    await reach(case, cloud, spec, ServerStatus.ACTIVE)
+    await cloud.create_server(spec)
+    server = await reach(case, cloud, spec, ServerStatus.ACTIVE)
     await cloud.stop_server(server.id)
     stopped = await reach(case, cloud, spec, ServerStatus.SHUTOFF)
     assert (stopped.id, stopped.remedy) == (server.id, Remedy.WAIT)
@@ -346,8 +346,8 @@ async def test_operators_can_shelve_rebuild_resize_and_snapshot(
     case: OpenStackCase, cloud: OpenStackCloud, spec: ServerSpec
 ) -> None:
     assert isinstance(cloud, ServerOperations)
-    server = await cloud.create_server(spec)
-    await reach(case, cloud, spec, ServerStatus.ACTIVE)
+    await cloud.create_server(spec)
+    server = await reach(case, cloud, spec, ServerStatus.ACTIVE)
     await cloud.shelve_server(server.id)
     await reach(case, cloud, spec, ServerStatus.SHUTOFF)
     await settle(case, server.id)

@@ -114,11 +114,11 @@ def _create(s: Situation) -> Decision:
 
 def _accepted(s: Situation) -> Decision:
     reason, detail = (s.desktop.reason, s.desktop.detail) if s.desktop.phase is Phase.REPAIRING else (Reason.NONE, "")
-    return s.move(Phase.BUILDING, s.timings.poll, reason=reason, detail=detail, absent_since=None)
+    return s.move(Phase.BUILDING, s.news_in(s.timings.build_timeout), reason=reason, detail=detail, absent_since=None)
 
 
 def _delete(s: Situation, server: Server, step: Step) -> Decision:
-    return replace(s.stay(s.timings.poll), step=step, target=server.id)
+    return replace(s.stay(s.news_in(s.timings.waiting)), step=step, target=server.id)
 
 
 def _relaunch(s: Situation) -> Decision:
@@ -148,11 +148,12 @@ def _building(s: Situation) -> Decision:
     if s.server.status is ServerStatus.ERROR:
         return _broken(s, s.server)
     if s.server.status is ServerStatus.ACTIVE:
-        return s.move(Phase.BOOTING, _NOW, reason=s.desktop.reason, detail=s.desktop.detail)
+        due_in = _NOW if s.enrolled else s.news_in(s.timings.boot_timeout)  # its agent's first word wakes it
+        return s.move(Phase.BOOTING, due_in, reason=s.desktop.reason, detail=s.desktop.detail)
     if s.in_phase > s.timings.build_timeout:
         detail = f"The cloud did not bring the server up within {_words(s.timings.build_timeout)}."
         return s.fail(Reason.BUILD_TIMEOUT, detail) if s.server.launched else s.repair(Reason.BUILD_TIMEOUT, detail, most=REMAKES)
-    return s.stay(s.timings.poll)
+    return s.stay(s.news_in(s.timings.build_timeout - s.in_phase))
 
 
 def _booting(s: Situation) -> Decision:  # noqa: PLR0911  # one return a case
@@ -173,7 +174,10 @@ def _booting(s: Situation) -> Decision:  # noqa: PLR0911  # one return a case
         return s.move(Phase.READY, _NOW, address=s.server.address, last_active_at=s.now, idle_warned_at=None)
     if s.in_phase > s.timings.boot_timeout:
         return s.fail(Reason.BOOT_TIMEOUT, _hanging(s))
-    return s.stay(s.timings.poll)
+    if guest.ready:
+        return s.stay(s.timings.poll)  # only its address is still missing
+    speaks = s.timings.silent - s.unheard if s.enrolled else guest.nonce_expires_at - s.now
+    return s.stay(s.news_in(s.timings.boot_timeout - s.in_phase, speaks))
 
 
 def _ready(s: Situation) -> Decision:

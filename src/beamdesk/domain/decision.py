@@ -37,6 +37,7 @@ class Timings:
     say that the guest is silent. ``silent``: do something about it. ``cut_off``: the same where its host is silent too: the desktop
     may go on there, only not be reached. ``patience``: so long people wait without a word.
 
+    ``calm``: while something moves of which news comes by itself; None = it does not.
     ``room``: between two attempts to get into a full cloud. ``stuck``: an order that is not carried out by then is given again.
     ``blind``: the longest pause between two looks at a cloud that does not answer; ``backoff_most``: at one that says no for now.
     """
@@ -57,6 +58,7 @@ class Timings:
     room: timedelta = timedelta(seconds=30)
     stuck: timedelta = timedelta(minutes=2)
     blind: timedelta = timedelta(seconds=6)
+    calm: timedelta | None = None
     backoff_first: timedelta = timedelta(milliseconds=500)
     backoff_most: timedelta = timedelta(seconds=15)
 
@@ -193,6 +195,12 @@ class Situation:
         if not keeps and desktop.phase not in (Phase.FAILED, Phase.STOPPED, Phase.STOPPING):
             state |= {"reason": Reason.NONE, "detail": ""}
         return Decision(replace(desktop, **(state | changes)))
+
+    def news_in(self, *until: timedelta) -> timedelta:
+        """Return when to look again at what news will tell of; ``until``: what is left until something else must be decided."""
+        if self.timings.calm is None:
+            return self.timings.poll
+        return max(self.timings.poll, min((self.timings.calm, *(left for left in until if left > timedelta()))))
 
     def move(self, phase: Phase, due_in: timedelta, *, reason: Reason = Reason.NONE, detail: str = "", **changes: Any) -> Decision:
         """Go to another phase. Only a ready desktop has an address; only a waiting one a place."""

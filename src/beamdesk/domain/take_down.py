@@ -46,7 +46,7 @@ def _stopping(s: Situation) -> Decision:
         case ServerStatus.SHUTOFF:
             return _stopped(s)
         case _:
-            return s.chase(server) or s.stay(s.timings.poll)
+            return s.chase(server) or s.stay(s.news_in(s.timings.waiting))
 
 
 def _stop(s: Situation, server: Server) -> Decision:
@@ -73,9 +73,9 @@ def toward_deleted(s: Situation) -> Decision:
     if pending:
         return _write(s, pending[-1], Step.DELETE_SERVER)
     if s.server is not None:
-        return s.chase(s.server) or s.stay(s.timings.poll)
+        return s.chase(s.server) or s.stay(s.news_in(s.timings.waiting))
     return s.absent() or replace(s.stay(_NOW), step=Step.DELETE_HOME, remove=True)
 
 
 def _write(s: Situation, server: Server, step: Step) -> Decision:
-    return replace(s.stay(s.timings.poll), step=step, target=server.id)
+    return replace(s.stay(s.news_in(s.timings.waiting)), step=step, target=server.id)

@@ -21,6 +21,7 @@ from beamdesk.domain.server import Observation, Server, ServerStatus
 __all__ = [
     "Capacity",
     "Cloud",
+    "News",
     "Observation",
     "Server",
     "ServerAccount",
@@ -28,6 +29,7 @@ __all__ = [
     "ServerOperations",
     "ServerSpec",
     "ServerStatus",
+    "TellsNews",
 ]
 
 
@@ -90,11 +92,19 @@ class Capacity:
     gpus: int
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """The desktops whose servers look other than when news was last told. ``everything``: nobody knows which, so any may."""
+
+    desktops: frozenset[DesktopId]
+    everything: bool = False
+
+
 class Cloud(Protocol):
     """A driver. Raises only :class:`beamdesk.domain.errors.CloudError` and its children."""
 
     async def create_server(self, spec: ServerSpec) -> Server:
-        """Create the desktop's server, or return the one that exists."""
+        """Create the desktop's server, or return the one that exists. ``created_at`` of one just made is about now."""
 
     async def start_server(self, server_id: ServerId, spec: ServerSpec) -> None:
         """Start a stopped server; running already is success. ``spec`` carries a fresh nonce for drivers whose guests forget."""
@@ -125,6 +135,14 @@ class Cloud(Protocol):
 
     async def close(self) -> None:
         """Release connections."""
+
+
+@runtime_checkable
+class TellsNews(Protocol):
+    """What some drivers can do besides: one question for all desktops, so that nobody has to look at each again and again."""
+
+    async def server_news(self) -> News:
+        """Return whose servers changed since the last call; the first call knows nothing, and says so. Raises CloudError."""
 
 
 @runtime_checkable

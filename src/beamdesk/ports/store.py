@@ -112,8 +112,14 @@ class Desktops(Protocol):
     async def wake(self, desktop_id: DesktopId, now: datetime) -> None:
         """Make the desktop due now (a hint from the guest, say); absent is fine."""
 
+    async def moves(self) -> bool:
+        """Tell whether any desktop is on its way to what is wanted and waits for its server (for the news)."""
+
+    async def wake_moving(self, now: datetime, among: frozenset[DesktopId] | None) -> int:
+        """Make rows on their way due now, those under a claim included: all, or ``among``; returns how many."""
+
     async def claim(self, *, token: str, now: datetime, until: datetime, limit: int) -> tuple[Claimed, ...]:
-        """Claim due rows that nobody holds, oldest due first, by one statement."""
+        """Claim due rows that nobody holds, by one statement: woken ones first, since they are soon done, then the oldest due."""
 
     async def renew(self, claimed: Claimed, until: datetime) -> bool:
         """Hold on to a claim until later and lock its row to the end of the transaction; False = the claim was lost."""

@@ -26,13 +26,21 @@ class Answers:
     """What all passes of a reconciler know together of how the cloud answers.
 
     ``stalled``: how many passes wait for it for long; ``stalls`` is called for each. ``silent``: nobody has got an answer since
-    somebody looked for long in vain.
+    somebody looked for long in vain. ``answered_at``: when anybody got one, by the loop's clock. ``informed``: news of all servers
+    comes, see `news`.
     """
 
     def __init__(self, stalls: Callable[[], None] = lambda: None) -> None:
         self.stalled = 0
         self.silent = False
+        self.informed = False
+        self.answered_at = float("-inf")
         self.stalls = stalls
+
+    def got_one(self) -> None:
+        """Take note of an answer, whatever it says."""
+        self.silent = False
+        self.answered_at = asyncio.get_running_loop().time()
 
 
 class Keeper:

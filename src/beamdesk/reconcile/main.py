@@ -10,14 +10,18 @@ from datetime import datetime, timedelta
 import structlog
 
 from beamdesk.ports.clock import Clock, Secrets
-from beamdesk.ports.cloud import Cloud
+from beamdesk.ports.cloud import Cloud, TellsNews
 from beamdesk.ports.store import Claimed, Store
+from beamdesk.reconcile.news import NewsReader
 from beamdesk.reconcile.placing import Placer
 from beamdesk.reconcile.rules import ReconcileRules
 from beamdesk.reconcile.sweeper import Sweeper
 from beamdesk.reconcile.worker import Worker
 
 log = structlog.get_logger("beamdesk.reconcile")
+
+CLAIMS_APART_S = 0.1
+"""The store tells of every change, most of which make nothing due: so long after a claim nobody claims for such a hint."""
 
 
 class Hint:
@@ -45,6 +49,7 @@ class _Loop:
         self._rules = rules
         self._hint = hint
         self._passes: set[asyncio.Task[None]] = set()
+        self._claimed_at = float("-inf")
         worker.answers.stalls = hint
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -60,11 +65,21 @@ class _Loop:
         if self._passes:
             await asyncio.wait(self._passes, timeout=2 * self._rules.call_timeout.total_seconds())
 
+    async def settle(self) -> None:
+        """Return when the last claim is a while ago."""
+        left = self._claimed_at + CLAIMS_APART_S - asyncio.get_running_loop().time()
+        if left > 0:
+            await asyncio.sleep(left)
+
     def _free(self) -> int:
-        stalled = min(self._worker.answers.stalled, self._rules.stalled_most)
+        """Return how many passes may begin. Those that wait for long make room for others only while nobody gets an answer."""
+        answers, now = self._worker.answers, asyncio.get_running_loop().time()
+        waits = answers.silent or now - answers.answered_at > self._rules.timings.patience.total_seconds()
+        stalled = min(answers.stalled, self._rules.stalled_most) if waits else 0
         return max(self._rules.concurrency + stalled - len(self._passes), 0)
 
     async def _claim(self, free: int) -> tuple[Claimed, ...]:
+        self._claimed_at = asyncio.get_running_loop().time()
         try:
             return await self._worker.claim(free)
         except Exception:  # the outermost frame of the loop: a store that is away comes back
@@ -113,11 +128,13 @@ async def run(
 ) -> None:
     """Reconcile until ``stop``; passes that have begun are finished. ``placer``: where the driver lets us choose hosts."""
     hint = hint or Hint()
-    loop = _Loop(Worker(store, cloud, clock, secrets, rules, placer), clock, rules, hint)
+    worker = Worker(store, cloud, clock, secrets, rules, placer)
+    loop = _Loop(worker, clock, rules, hint)
     sweeper = Sweeper(store, cloud, clock, rules)
 
     async def listen() -> None:
         await store.wait_for_work(rules.poll.total_seconds())
+        await loop.settle()
         hint()
 
     async def watch() -> None:
@@ -131,6 +148,9 @@ async def run(
         group.create_task(_repeat(listen, timedelta(0), stop, "listen"))
         group.create_task(_repeat(watch, rules.watchdog, stop, "watchdog"))
         group.create_task(_repeat(sweeper.sweep, rules.sweep, stop, "sweep"))
+        if isinstance(cloud, TellsNews):
+            news = NewsReader(store, cloud, clock, rules, worker.answers)
+            group.create_task(_repeat(news.read, rules.timings.poll, stop, "news"))
         await stop.wait()
         hint()
     log.info("reconcile.stopped")

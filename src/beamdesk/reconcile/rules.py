@@ -13,6 +13,7 @@ from beamdesk.domain.lease import LeaseRules
 class ReconcileRules:
     """``claim``: how long a desktop waits for another reconciler when the one that holds it dies; a living one renews it.
 
+    ``calm``: the longest pause between two looks at a server that is only waited for, while news of it comes (see `news`).
     ``tick``: how often a pass that takes long renews its claim and says so. ``call_timeout``: the longest a cloud call may take
     before its answer counts as lost. ``concurrency``: passes at work; ``stalled_most``: passes besides that wait for a slow cloud.
     """
@@ -25,6 +26,7 @@ class ReconcileRules:
     tick: timedelta = timedelta(seconds=1)
     call_timeout: timedelta = timedelta(seconds=7)
     poll: timedelta = timedelta(milliseconds=250)
+    calm: timedelta = timedelta(seconds=60)
     watchdog: timedelta = timedelta(milliseconds=500)
     capacity_for: timedelta = timedelta(seconds=5)
     sweep: timedelta = timedelta(seconds=60)

@@ -48,6 +48,8 @@ class Worker:
         self._secrets = secrets
         self._rules = rules
         self.answers = Answers()
+        self._informed = replace(rules.timings, calm=rules.calm)
+        self._asking = asyncio.Lock()
         self._capacity: tuple[datetime, Resources | None] | None = None
 
     async def claim(self, limit: int) -> tuple[Claimed, ...]:
@@ -72,8 +74,8 @@ class Worker:
             return None
 
     def _decide(self, desktop: Desktop, observed: Observed) -> Decision:
-        rules = self._rules
-        return decide(desktop, observed, self._clock.now(), rules.timings, rules.lease, self._jitter())
+        timings = self._informed if self.answers.informed else self._rules.timings
+        return decide(desktop, observed, self._clock.now(), timings, self._rules.lease, self._jitter())
 
     def _jitter(self) -> float:
         return int.from_bytes(hash_secret(self._secrets.token())[:4]) / 2**32
@@ -96,9 +98,10 @@ class Worker:
         except TimeoutError as error:
             raise CloudUnavailable("The cloud did not answer in time.") from error
         except CloudError as error:
-            self.answers.silent &= isinstance(error, CloudUnavailable)
+            if not isinstance(error, CloudUnavailable):
+                self.answers.got_one()
             raise
-        self.answers.silent = False
+        self.answers.got_one()
         return answer
 
     async def _admit(self, claimed: Claimed, observed: Observed) -> tuple[Claimed, Observed, Decision]:
@@ -143,12 +146,13 @@ class Worker:
         return place
 
     async def _total(self) -> Resources | None:
-        now = self._clock.now()
-        if self._capacity is None or now - self._capacity[0] > self._rules.capacity_for:
-            total = await self._ask(self._cloud.capacity())
-            resources = Resources(total.vcpus, total.memory_mib, total.disk_gib, total.gpus) if total else None
-            self._capacity = (now, resources)
-        return self._capacity[1]
+        async with self._asking:  # who comes meanwhile takes the same answer
+            now = self._clock.now()
+            if self._capacity is None or now - self._capacity[0] > self._rules.capacity_for:
+                total = await self._ask(self._cloud.capacity())
+                resources = Resources(total.vcpus, total.memory_mib, total.disk_gib, total.gpus) if total else None
+                self._capacity = (now, resources)
+            return self._capacity[1]
 
     async def _act(self, claimed: Claimed, decision: Decision, observed: Observed) -> Decision:
         if decision.step is Step.NONE:

@@ -1,45 +1,50 @@
-"""Many questions, few requests, and never an absence from memory."""
+"""One look for what is asked together, one question for what changed, and never an absence from memory."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from beamdesk.adapters.openstack.memory import ABSENT_S, FRESH_S, LOOK_S
 from beamdesk.adapters.openstack.records import NovaServer, Port
-from beamdesk.adapters.openstack.watch import FEW, OVERLAP, WHOLE_S, Watch
+from beamdesk.adapters.openstack.watch import FORGET_S, OVERLAP, TOGETHER, UNDATED, Look, Watch
 from beamdesk.domain.errors import CloudUnavailable
 from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.domain.server import Observation, Server, ServerStatus
 
 pytestmark = pytest.mark.anyio
 T0 = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
-MANY = tuple(DesktopId(f"d{number}") for number in range(FEW + 20))
+MANY = tuple(DesktopId(f"d{number:02}") for number in range(TOGETHER + 4))
+ONE, OTHER = MANY[:2]
 
 
 class Sight:
-    """A cloud in memory that counts what it is asked."""
+    """A cloud in memory that counts what it is asked. Every server has a port."""
 
     def __init__(self) -> None:
         self.servers: dict[str, NovaServer] = {}
         self.news: list[NovaServer] = []
-        self.ports: list[Port] = []
         self.asked: Counter[str] = Counter()
         self.sinces: list[datetime] = []
-        self.now = T0
+        self.now: datetime | None = T0
         self.down = False
+        self.portless = False
         self.hold: asyncio.Event | None = None
 
-    def put(self, desktop_id: DesktopId, status: str = "ACTIVE", uuid: str = "") -> None:
-        made = NovaServer(uuid or f"u-{desktop_id}", status, "", T0, ("ours", f"desktop-{desktop_id}"), {}, "", "", partial=False)
-        self.servers[made.uuid] = made
-        self.news.append(made)
+    def put(self, desktop_id: DesktopId, status: str = "ACTIVE", *, task: str = "", dated: bool = True) -> None:
+        tags = ("ours", f"desktop-{desktop_id}")
+        made = NovaServer(f"u-{desktop_id}", status, task, T0, tags, {}, "", "", partial=False, name=f"beamdesk-{desktop_id}")
+        self.servers[made.uuid] = replace(made, updated_at=T0 + timedelta(minutes=1))
+        if dated:
+            self.news.append(self.servers[made.uuid])
 
     def gone(self, desktop_id: DesktopId) -> None:
         dead = self.servers.pop(f"u-{desktop_id}")
-        self.news.append(NovaServer(dead.uuid, "DELETED", "", T0, (), {}, "", "", partial=False))
+        self.news.append(replace(dead, raw_status="DELETED", tags=()))
 
     async def _ask(self, what: str) -> None:
         self.asked[what] += 1
@@ -48,27 +53,32 @@ class Sight:
         if self.down:
             raise CloudUnavailable("down")
 
-    async def alone(self, desktop_id: DesktopId) -> Observation:
-        await self._ask("alone")
-        mine = [self.describe(server, None) for server in self.servers.values() if self.desktop_of(server) == desktop_id]
-        return Observation(tuple(mine))
+    def _port(self, server: NovaServer) -> Port:
+        return Port(f"p-{server.uuid}", server.name, server.uuid, "10.0.0.9", frozenset(), "")
 
-    async def whole(self) -> tuple[tuple[NovaServer, ...], datetime]:
-        await self._ask("whole")
-        return tuple(self.servers.values()), self.now
+    async def together(self, desktop_ids: frozenset[DesktopId]) -> Look:
+        await self._ask("look")
+        assert len(desktop_ids) <= TOGETHER
+        mine = {one: [it for it in self.servers.values() if self.desktop_of(it) == one] for one in desktop_ids}
+        seen = {one: Observation(tuple(self.describe(it, self._port(it)) for it in its)) for one, its in mine.items()}
+        servers = tuple(server for its in mine.values() for server in its)
+        return Look(seen, servers, () if self.portless else tuple(self._port(server) for server in servers))
 
-    async def changed(self, since: datetime) -> tuple[tuple[NovaServer, ...], datetime]:
-        await self._ask("changed")
+    async def changed(self, since: datetime) -> tuple[tuple[NovaServer, ...], datetime | None]:
+        await self._ask("news")
         self.sinces.append(since)
         news, self.news = self.news, []
         return tuple(news), self.now
 
-    async def all_ports(self) -> tuple[Port, ...]:
-        await self._ask("ports")
-        return tuple(self.ports)
+    async def clock(self) -> datetime | None:
+        await self._ask("clock")
+        return self.now
 
     def desktop_of(self, server: NovaServer) -> DesktopId | None:
         return next((DesktopId(tag.removeprefix("desktop-")) for tag in server.tags if tag.startswith("desktop-")), None)
+
+    def desktop_named(self, name: str) -> DesktopId | None:
+        return DesktopId(name.removeprefix("beamdesk-")) if name.startswith("beamdesk-") else None
 
     def describe(self, server: NovaServer, port: Port | None) -> Server:
         address = f"tcp:{port.address}:1" if port else None
@@ -83,7 +93,6 @@ class Time:
         return self.now
 
     async def pause(self, seconds: float) -> None:
-        self.now += seconds
         await asyncio.sleep(0)
 
 
@@ -104,108 +113,192 @@ def clock() -> Time:
 
 @pytest.fixture
 def watch(sight: Sight, clock: Time) -> Watch:
-    return Watch(sight, monotonic=clock, pause=clock.pause)
+    return Watch(sight, monotonic=clock, pause=clock.pause, now=lambda: T0)
 
 
 async def ask(watch: Watch, *desktops: DesktopId) -> list[Observation]:
     return await asyncio.gather(*(watch.see(one) for one in desktops))
 
 
-async def test_a_few_are_asked_for_by_tag(watch: Watch, sight: Sight) -> None:
-    sight.put(MANY[0])
-    (seen,) = await ask(watch, MANY[0])
-    assert seen.servers[0].id == "u-d0"
-    assert sight.asked == {"alone": 1}
+async def informed(watch: Watch, *desktops: DesktopId) -> None:
+    """Have news come, and these desktops seen."""
+    await watch.news()
+    await ask(watch, *desktops)
+    await watch.news()
 
 
-async def test_many_cost_one_list_and_then_only_what_changed(watch: Watch, sight: Sight) -> None:
+async def test_what_is_asked_together_costs_one_look_for_each_sixteen(watch: Watch, sight: Sight) -> None:
     for one in MANY:
-        sight.put(one, "BUILD")
-    await ask(watch, *MANY)
-    sight.news.clear()
-    sight.put(MANY[3])
+        sight.put(one)
     seen = await ask(watch, *MANY)
-    assert [observation.servers[0].status for observation in seen].count(ServerStatus.ACTIVE) == 1
-    assert (sight.asked["whole"], sight.asked["changed"], sight.asked["alone"]) == (1, 1, 0)
-    assert sight.sinces == [T0 - OVERLAP]
+    assert [observation.servers[0].desktop_id for observation in seen] == list(MANY)
+    assert sight.asked == {"look": 2}
 
 
-async def test_a_question_during_a_round_is_answered_by_the_next(watch: Watch, sight: Sight) -> None:
+async def test_a_question_during_a_look_is_answered_by_the_next(watch: Watch, sight: Sight) -> None:
     sight.hold = asyncio.Event()
-    first = asyncio.create_task(watch.see(MANY[0]))
+    first = asyncio.create_task(watch.see(ONE))
+    for _ in range(4):
+        await asyncio.sleep(0)
+    second = asyncio.create_task(watch.see(ONE))
     await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    second = asyncio.create_task(watch.see(MANY[0]))
-    await asyncio.sleep(0)
-    sight.put(MANY[0])  # after the first round began
+    sight.put(ONE)  # after the first look began
     sight.hold.set()
     await first
     assert len((await second).servers) == 1
-    assert sight.asked["alone"] == 2
+    assert sight.asked["look"] == 2
 
 
-async def test_an_absence_is_always_looked_for_by_tag(watch: Watch, sight: Sight) -> None:
-    for one in MANY[1:]:
-        sight.put(one)
-    await ask(watch, *MANY)
-    assert sight.asked["alone"] == 1
-    sight.put(MANY[0])
-    sight.news.clear()  # Nova has not dated it yet: the list of changes does not show it
-    seen = await ask(watch, *MANY)
-    assert len(seen[0].servers) == 1
+async def test_without_news_nothing_is_told_from_memory(watch: Watch, sight: Sight, clock: Time) -> None:
+    sight.put(ONE)
+    await ask(watch, ONE)
+    await ask(watch, ONE)
+    assert sight.asked["look"] == 2
+    await watch.news()
+    await ask(watch, ONE)
+    clock.now += FRESH_S + 0.1
+    await ask(watch, ONE)
+    assert sight.asked["look"] == 4
 
 
-async def test_a_server_that_was_deleted_is_forgotten(watch: Watch, sight: Sight) -> None:
-    for one in MANY:
-        sight.put(one)
-    await ask(watch, *MANY)
-    sight.gone(MANY[5])
-    assert (await ask(watch, *MANY))[5].servers == ()
+async def test_with_news_a_known_server_costs_nothing(watch: Watch, sight: Sight) -> None:
+    sight.put(ONE)
+    await informed(watch, ONE)
+    (seen,) = await ask(watch, ONE)
+    assert (seen.servers[0].status, seen.servers[0].address) == (ServerStatus.ACTIVE, "tcp:10.0.0.9:1")
+    assert sight.asked["look"] == 1
 
 
-async def test_another_deployments_server_among_the_changes_is_nobodys(watch: Watch, sight: Sight) -> None:
-    for one in MANY:
-        sight.put(one)
-    await ask(watch, *MANY)
-    sight.news = [NovaServer("foreign", "ACTIVE", "", T0, (), {}, "", "", partial=False)]
-    assert all(len(observation.servers) == 1 for observation in await ask(watch, *MANY))
+async def test_news_tells_whose_server_looks_other_than_before(watch: Watch, sight: Sight) -> None:
+    for one in MANY[:3]:
+        sight.put(one, "BUILD", task="scheduling")
+    await informed(watch, *MANY[:3])
+    sight.put(ONE)
+    sight.put(OTHER, "BUILD", task="spawning")
+    assert (await watch.news()).desktops == {ONE}
+    sight.put(ONE)
+    assert (await watch.news()).desktops == frozenset(), "told once"
+    (seen,) = await ask(watch, ONE)
+    assert seen.servers[0].status is ServerStatus.ACTIVE
 
 
-async def test_the_whole_is_read_anew_after_a_while(watch: Watch, sight: Sight, clock: Time) -> None:
-    for one in MANY:
-        sight.put(one)
-    await ask(watch, *MANY)
-    clock.now += WHOLE_S
-    await ask(watch, *MANY)
-    assert sight.asked["whole"] == 2
+async def test_the_first_news_says_that_nobody_knows_what_changed(watch: Watch, sight: Sight, clock: Time) -> None:
+    assert (await watch.news()).everything
+    assert not (await watch.news()).everything
+    clock.now += FORGET_S + 1
+    assert (await watch.news()).everything, "nobody asked for long"
 
 
-async def test_addresses_come_with_the_ports_once_a_server_is_up(watch: Watch, sight: Sight, clock: Time) -> None:
-    for one in MANY:
-        sight.put(one)
-    await ask(watch, *MANY)
-    sight.ports = [Port("p", "beamdesk-d1", "u-d1", "10.0.0.9", frozenset(), "")]
-    clock.now += 3
-    seen = await ask(watch, *MANY)
-    assert seen[1].servers[0].address == "tcp:10.0.0.9:1"
+async def test_an_absence_is_always_looked_for(watch: Watch, sight: Sight) -> None:
+    await informed(watch, ONE)
+    sight.put(ONE, dated=False)  # Nova has not dated it yet: the news does not show it
+    (seen,) = await ask(watch, ONE)
+    assert len(seen.servers) == 1
+
+
+async def test_a_server_that_was_deleted_is_news_and_looked_for(watch: Watch, sight: Sight) -> None:
+    sight.put(ONE)
+    await informed(watch, ONE)
+    sight.gone(ONE)
+    assert (await watch.news()).desktops == {ONE}
+    (seen,) = await ask(watch, ONE)
+    assert (seen.servers, sight.asked["look"]) == ((), 2)
+
+
+async def test_a_deletion_of_what_nobody_here_knew_is_told_by_its_name(watch: Watch, sight: Sight) -> None:
+    await watch.news()
+    sight.put(ONE, dated=False)
+    sight.gone(ONE)
+    assert (await watch.news()).desktops == {ONE}
+
+
+async def test_another_deployments_server_among_the_news_is_nobodys(watch: Watch, sight: Sight) -> None:
+    await watch.news()
+    sight.news = [NovaServer("foreign", "ACTIVE", "", T0, (), {}, "", "", partial=False, name="beamdesk-foreign")]
+    assert (await watch.news()).desktops == frozenset()
+
+
+async def test_after_an_order_only_later_news_is_told(watch: Watch, sight: Sight, clock: Time) -> None:
+    sight.put(ONE)
+    await informed(watch, ONE)
+    watch.wrote_to(f"u-{ONE}")
+    await ask(watch, ONE)
+    assert sight.asked["look"] == 2
+    clock.now += 1
+    await watch.news()
+    await ask(watch, ONE)
+    assert sight.asked["look"] == 2
+
+
+async def test_what_nova_does_not_date_is_seen_after_a_while(watch: Watch, sight: Sight, clock: Time) -> None:
+    sight.put(ONE)
+    await informed(watch, ONE)
+    clock.now += LOOK_S + 1
+    await watch.news()
+    await ask(watch, ONE)
+    assert sight.asked["look"] == 2
+
+
+async def test_a_running_server_without_a_known_port_is_looked_at(watch: Watch, sight: Sight) -> None:
+    sight.put(ONE)
+    sight.portless = True
+    await informed(watch, ONE)
+    await ask(watch, ONE)
+    assert sight.asked["look"] == 2
+
+
+async def test_a_server_made_here_is_known_with_its_port_once_news_tells_of_it(watch: Watch, sight: Sight) -> None:
+    await watch.news()
+    watch.made(ONE, f"u-{ONE}", Port("p", f"beamdesk-{ONE}", "", "10.0.0.7", frozenset(), ""))
+    sight.put(ONE)
+    assert (await watch.news()).desktops == {ONE}
+    (seen,) = await ask(watch, ONE)
+    assert (seen.servers[0].address, sight.asked["look"]) == ("tcp:10.0.0.7:1", 0)
+
+
+async def test_an_absence_counts_once_and_for_a_moment(watch: Watch, sight: Sight, clock: Time) -> None:
+    assert not watch.absent(ONE)
+    await ask(watch, ONE, OTHER)
+    assert watch.absent(ONE)
+    assert not watch.absent(ONE)
+    clock.now += ABSENT_S + 0.1
+    assert not watch.absent(OTHER)
+
+
+async def test_the_next_news_overlaps_the_last_by_novas_clock(watch: Watch, sight: Sight) -> None:
+    sight.now = T0 + timedelta(minutes=15)
+    await watch.news()
+    sight.now = T0 + timedelta(minutes=16)
+    await watch.news()
+    await watch.news()
+    assert sight.sinces == [T0 + timedelta(minutes=minute) - OVERLAP for minute in (15, 15, 16)]
+
+
+async def test_where_nova_tells_no_time_its_dates_do(watch: Watch, sight: Sight) -> None:
+    sight.now = None
+    await watch.news()
+    sight.put(ONE)
+    await watch.news()
+    await watch.news()
+    assert sight.sinces == [T0 - UNDATED, T0 - UNDATED, T0 + timedelta(minutes=1) - OVERLAP]
 
 
 async def test_a_cloud_that_does_not_answer_is_told_to_everybody_and_memory_is_not_trusted(watch: Watch, sight: Sight) -> None:
-    for one in MANY:
-        sight.put(one)
-    await ask(watch, *MANY)
+    sight.put(ONE)
+    await informed(watch, ONE)
     sight.down = True
+    with pytest.raises(CloudUnavailable):
+        await watch.news()
     answers = await asyncio.gather(*(watch.see(one) for one in MANY), return_exceptions=True)
     assert all(isinstance(answer, CloudUnavailable) for answer in answers)
     sight.down = False
-    await ask(watch, *MANY)
-    assert sight.asked["whole"] == 2
+    assert (await watch.news()).everything
 
 
 async def test_who_gives_up_waiting_takes_nobody_along(watch: Watch, sight: Sight) -> None:
-    sight.put(MANY[0])
+    sight.put(ONE)
     sight.hold = asyncio.Event()
-    patient, hasty = (asyncio.create_task(watch.see(MANY[0])) for _ in range(2))
+    patient, hasty = (asyncio.create_task(watch.see(ONE)) for _ in range(2))
     await asyncio.sleep(0)
     hasty.cancel()
     sight.hold.set()
@@ -214,10 +307,10 @@ async def test_who_gives_up_waiting_takes_nobody_along(watch: Watch, sight: Sigh
 
 async def test_a_watch_that_is_closed_leaves_nobody_waiting(watch: Watch, sight: Sight) -> None:
     sight.hold = asyncio.Event()
-    asking = asyncio.create_task(watch.see(MANY[0]))
-    for _ in range(3):
+    asking = asyncio.create_task(watch.see(ONE))
+    for _ in range(4):
         await asyncio.sleep(0)
-    later = asyncio.create_task(watch.see(MANY[1]))
+    later = asyncio.create_task(watch.see(OTHER))
     await asyncio.sleep(0)
     watch.close()
     for one in (asking, later):

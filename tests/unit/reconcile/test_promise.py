@@ -41,6 +41,8 @@ def ways(rules: ReconcileRules) -> dict[str, timedelta]:
         "the server was stopped behind our back": first_look + ANSWER,
         "the server was deleted behind our back": first_look + ANSWER + times.apart + times.poll + ANSWER,
         "the build failed": times.poll + round_of_many + ANSWER,
+        "the build failed, and news tells of it": times.poll + ANSWER + claimed + ANSWER,
+        "news stays away": times.poll + times.patience + claimed + rules.tick,
         "the cloud answers again": times.blind + claimed + ANSWER,
         "the reconciler died": rules.claim + claimed,
     }

@@ -108,6 +108,7 @@ class Connection:
         self._timeout_s = config.timeout_s
         self._jitter = jitter
         self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix=f"openstack-{place.name}")
+        self._quick = ThreadPoolExecutor(1, thread_name_prefix=f"openstack-news-{place.name}")
         self._lock = threading.Lock()
         self._adapters: dict[Service, Adapter] = {}
         self._microversion: str | None = None
@@ -123,10 +124,12 @@ class Connection:
         query: Query | None = None,
         accept: frozenset[int] = frozenset(),
         version: str | None = None,
+        ahead: bool = False,
     ) -> Reply:
         """Send one request. ``doing`` completes "when asked to ..." in an error. ``accept``: statuses that are no error here.
 
-        ``version``: a microversion (Placement's forms differ by it); Nova's is negotiated unless given.
+        ``version``: a microversion (Placement's forms differ by it); Nova's is negotiated unless given. ``ahead``: do not stand in
+        line behind others.
 
         Raises:
             CloudUnavailable: no answer, or none that tells what happened. CloudRefused: a definite no. CloudError: no, for now.
@@ -139,7 +142,7 @@ class Connection:
             tries -= 1
             pause = (0.2 + 0.3 * self._jitter()) * (TRIES - tries)
             try:
-                response = await self._in_thread(service, doing, send, until)
+                response = await self._in_thread(service, doing, send, until, ahead=ahead)
             except CloudUnavailable:
                 if not tries or asyncio.get_running_loop().time() + pause >= until:
                     raise
@@ -149,12 +152,12 @@ class Connection:
             await asyncio.sleep(pause)
 
     async def pages(
-        self, service: Service, path: str, collection: str, doing: str, query: Mapping[str, str]
+        self, service: Service, path: str, collection: str, doing: str, query: Mapping[str, str], *, ahead: bool = False
     ) -> AsyncIterator[Reply]:
         """Yield the pages of a list, each with one request; a page that is not full is the last, without another request."""
         query = {**query, "limit": str(PAGE)}
         for _page in range(MOST_PAGES):
-            reply = await self.call(service, "GET", path, doing, query=query)
+            reply = await self.call(service, "GET", path, doing, query=query, ahead=ahead)
             yield reply
             items = cast("list[Json]", reply.data.get(collection) or [])
             if not items or (len(items) < PAGE and f"{collection}_links" not in reply.data):
@@ -192,14 +195,17 @@ class Connection:
 
     def close(self) -> None:
         """Take no more calls; those under way end by themselves."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._quick):
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _in_thread(self, service: Service, doing: str, work: Callable[[], T], until: float | None = None) -> T:
+    async def _in_thread(
+        self, service: Service, doing: str, work: Callable[[], T], until: float | None = None, *, ahead: bool = False
+    ) -> T:
         """Work in a thread; give up at ``until`` (of the loop's clock) or after the time limit. What was begun ends by itself."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout_at(until if until is not None else loop.time() + self._timeout_s):
-                return await loop.run_in_executor(self._pool, work)
+                return await loop.run_in_executor(self._quick if ahead else self._pool, work)
         except TimeoutError as error:
             raise unreachable(service, doing, f"nothing within {self._timeout_s:g} s") from error
         except (ksa.ClientException, sdk.SDKException, requests.RequestException) as error:

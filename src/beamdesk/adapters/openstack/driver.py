@@ -17,7 +17,7 @@ from beamdesk.adapters.openstack.place import PlaceDriver
 from beamdesk.domain.errors import CloudError, CloudRefused
 from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.domain.server import Observation, Server
-from beamdesk.ports.cloud import Capacity, ServerSpec
+from beamdesk.ports.cloud import Capacity, News, ServerSpec
 
 T = TypeVar("T")
 UNLIMITED = 10**9
@@ -40,7 +40,7 @@ class OpenStackCloud:
         if chosen is None:
             raise CloudRefused("No project in OpenStack takes this experiment. An operator must add it to openstack.places.")
         others = [place for place in self.places.values() if place is not chosen]
-        elsewhere = await _everywhere([place.observe(spec.desktop_id) for place in others])
+        elsewhere = await _everywhere([place.watch.look(spec.desktop_id) for place in others])
         found = [server for observation in elsewhere for server in observation.servers]
         if not found and not all(observation.complete for observation in elsewhere):
             raise CloudError("A part of OpenStack does not tell whether the desktop has a server there. Beamdesk looks again.")
@@ -73,9 +73,14 @@ class OpenStackCloud:
         """Find the desktop's servers by tag, in every place."""
         return _joined(await self._ask_all([place.watch.see(desktop_id) for place in self.places.values()]))
 
+    async def server_news(self) -> News:
+        """Return whose servers changed since the last call: one request for each place."""
+        told = await _everywhere([place.watch.news() for place in self.places.values()])
+        return News(frozenset[DesktopId]().union(*(one.desktops for one in told)), any(one.everything for one in told))
+
     async def list_servers(self) -> Observation:
         """List every server of this deployment: two requests for each place and 500 servers."""
-        return _joined(await self._ask_all([place.observe() for place in self.places.values()]))
+        return _joined(await self._ask_all([place.observe_all() for place in self.places.values()]))
 
     async def list_homes(self) -> tuple[DesktopId, ...]:
         """List the desktops that left something behind or have a home volume."""

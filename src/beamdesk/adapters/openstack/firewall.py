@@ -7,6 +7,7 @@ allow; what no group allows is closed.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -104,6 +105,7 @@ class Groups:
         self._stream_port = stream_port
         self._monotonic = monotonic
         self._known: dict[str, tuple[float, str]] = {}
+        self._looking = asyncio.Lock()
 
     async def wanted(self, beamline: str) -> frozenset[str] | None:
         """Return the groups of a desktop that may reach ``beamline`` now (empty = none); None = the project's default group.
@@ -111,6 +113,10 @@ class Groups:
         Raises:
             CloudRefused: a group in the settings does not exist.
         """
+        async with self._looking:  # who comes meanwhile takes what is found
+            return await self._wanted(beamline)
+
+    async def _wanted(self, beamline: str) -> frozenset[str] | None:
         firewall = self._firewall
         groups = {await self._site_group(name) for name in firewall.groups}
         if firewall.managed:

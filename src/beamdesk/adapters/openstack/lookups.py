@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 
@@ -26,6 +27,7 @@ class Lookups:
         self._until = 0.0
         self._ids: dict[str, str] = {}
         self._network = ""
+        self._looking = asyncio.Lock()
 
     async def network(self) -> str:
         """Return the id of the desktops' network.
@@ -33,22 +35,22 @@ class Lookups:
         Raises:
             CloudRefused: there is none of the name in the settings, or more than one.
         """
-        wanted = self._connection.place.network
-        if not self._network:
-            for key in ("id", "name"):
-                query = {key: wanted, "fields": "id"}
-                reply = await self._connection.call(Service.NETWORK, "GET", "/networks", "find the network", query=query)
-                found = sequence(reply.data, "networks")
-                if len(found) > 1:
-                    raise CloudRefused(
-                        f"OpenStack has more than one network {wanted}. An operator must set openstack.network to its id."
-                    )
-                if found:
-                    self._network = text(found[0], "id")
-                    break
-            else:
-                raise CloudRefused(f"OpenStack has no network {wanted}. An operator must correct openstack.network.")
-        return self._network
+        async with self._looking:  # who comes meanwhile takes what is found
+            return self._network or await self._find_network(self._connection.place.network)
+
+    async def _find_network(self, wanted: str) -> str:
+        for key in ("id", "name"):
+            query = {key: wanted, "fields": "id"}
+            reply = await self._connection.call(Service.NETWORK, "GET", "/networks", "find the network", query=query)
+            found = sequence(reply.data, "networks")
+            if len(found) > 1:
+                raise CloudRefused(
+                    f"OpenStack has more than one network {wanted}. An operator must set openstack.network to its id."
+                )
+            if found:
+                self._network = text(found[0], "id")
+                return self._network
+        raise CloudRefused(f"OpenStack has no network {wanted}. An operator must correct openstack.network.")
 
     async def flavor(self, offered: str) -> str:
         """Return the id of the Nova flavor behind an offered one.
@@ -56,8 +58,9 @@ class Lookups:
         Raises:
             CloudRefused: there is none.
         """
-        if offered not in self._ids or self._monotonic() >= self._until:
-            await self._read_flavors()
+        async with self._looking:
+            if offered not in self._ids or self._monotonic() >= self._until:
+                await self._read_flavors()
         if offered not in self._ids:
             wanted = self._flavors.get(offered, offered)
             raise CloudRefused(f"OpenStack has no flavor {wanted} for the size {offered}. Choose another size, or ask an operator.")

@@ -8,6 +8,7 @@ and removed by `delete_home`, the last call in a desktop's life.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -26,7 +27,7 @@ from beamdesk.adapters.openstack.power import Power
 from beamdesk.adapters.openstack.records import NovaServer, Port
 from beamdesk.adapters.openstack.servers import Servers
 from beamdesk.adapters.openstack.userdata import user_data
-from beamdesk.adapters.openstack.watch import Watch
+from beamdesk.adapters.openstack.watch import Look, Watch
 from beamdesk.adapters.openstack.why import Why
 from beamdesk.domain.errors import CloudError, CloudRefused, CloudUnavailable
 from beamdesk.domain.ids import DesktopId
@@ -48,7 +49,8 @@ class PlaceDriver:
         self.place = place
         self.names = Names(deployment_id)
         self.connection = Connection(place, config)
-        self.servers = Servers(self.connection, self.names)
+        self.watch = Watch(_Sight(self))
+        self.servers = Servers(self.connection, self.names, self.watch.wrote_to)
         self.ports = Ports(self.connection, self.names, takeover_s=2 * config.timeout_s)
         self.volumes = Volumes(self.connection, self.names, config.homes)
         self.groups = Groups(self.connection, self.names, config.firewall, config.stream_port)
@@ -57,7 +59,6 @@ class PlaceDriver:
         self._uses_volumes = config.homes.enabled or config.boot is Boot.CLONE
         self.operations = Operations(self.connection, self.servers, self.lookups, config)
         self.why = Why(self.connection, config)
-        self.watch = Watch(_Sight(self))
         self._making: dict[DesktopId, asyncio.Lock] = {}
         self.power = Power(self.servers, self.ports, self.groups, self._new_port, config.when_stopped)
 
@@ -67,22 +68,36 @@ class PlaceDriver:
         self.watch.close()
         self.connection.close()
 
-    async def observe(self, desktop_id: DesktopId | None = None) -> Observation:
-        """Return the servers of a desktop, or all, by two lists: Nova's by tag and Neutron's by description.
+    async def observe_all(self) -> Observation:
+        """Return all servers, by two lists: Nova's by tag and Neutron's by description."""
+        servers, ports = await asyncio.gather(self.servers.listed(), self.ports.listed())
+        return await self._joined(servers, ports)
+
+    async def look(self, desktop_ids: frozenset[DesktopId]) -> Look:
+        """Return the servers of some desktops, by two lists, however many desktops."""
+        servers, ports = await asyncio.gather(self.servers.among(sorted(desktop_ids)), self.ports.among(sorted(desktop_ids)))
+        seen = await self._joined(servers, ports)
+        unsure = {self.names.desktop_named(port.name) for port in ports if port.device} if not seen.complete else set()
+        observations = {
+            one: Observation(tuple(server for server in seen.servers if server.desktop_id == one), one not in unsure)
+            for one in desktop_ids
+        }
+        return Look(observations, servers, ports)
+
+    async def _joined(self, servers: Sequence[NovaServer], ports: Sequence[Port]) -> Observation:
+        """Describe what is in both lists.
 
         Neutron's guards against a list of Nova's that leaves a part out silently, as one with a filter does while a cell is down.
         """
-        servers, ports = await asyncio.gather(self.servers.listed(desktop_id), self.ports.listed(desktop_id))
         known = {server.uuid for server in servers}
         missing = [port for port in ports if port.device and port.device not in known]
-        complete = len(missing) <= MOST_CROSS_CHECKS
-        await self.why.learn(servers)
+        await self.why.learn(tuple(servers))
         by_server = {port.device: port for port in ports if port.device}
         seen = [self.describe(server, by_server.get(server.uuid)) for server in servers]
         asked = missing[:MOST_CROSS_CHECKS]
         found = await asyncio.gather(*(self.servers.get(port.device) for port in asked))
         seen += [self._seen_by_port(server, port) for server, port in zip(found, asked, strict=True) if server]
-        return Observation(tuple(one for one in seen if one is not None), complete)
+        return Observation(tuple(one for one in seen if one is not None), len(missing) <= MOST_CROSS_CHECKS)
 
     def describe(self, server: NovaServer, port: Port | None) -> Server | None:
         """Return a server as the reconciler knows it; None where it is nobody's."""
@@ -128,7 +143,9 @@ class PlaceDriver:
                 self._making.pop(spec.desktop_id, None)
 
     async def _find_or_make(self, spec: ServerSpec) -> Server:
-        observed = await self.observe(spec.desktop_id)
+        seen_none = self.watch.absent(spec.desktop_id) and self.ports.may_choose_mac
+        observed = Observation(()) if seen_none else await self.watch.look(spec.desktop_id)
+        self.watch.wrote(spec.desktop_id)
         alive = [server for server in observed.servers if server.status is not ServerStatus.DELETING]
         if alive:
             return min(alive, key=lambda server: (server.created_at, server.id))
@@ -137,30 +154,31 @@ class PlaceDriver:
         flavor, network, groups = await asyncio.gather(
             self.lookups.flavor(spec.flavor_ref), self.lookups.network(), self.groups.wanted(spec.beamline)
         )
-        port = await self._take_port(spec.desktop_id, network, groups)
+        port = await self._take_port(spec.desktop_id, network, groups, seen_none=seen_none)
         try:
             disks = await self._disks(spec)  # with the port in hand: two who make a home at once would leave two
         except CloudError:
             await self.ports.delete(port)  # nothing uses it yet
             raise
         try:
-            uuid = await self.servers.create(await self._body(spec, flavor, port, disks), spec.hints)
+            uuid, made_at = await self.servers.create(await self._body(spec, flavor, port, disks), spec.hints)
         except CloudUnavailable:
             raise
-        except CloudError:
-            self.lookups.forget()
-            self.groups.forget()
+        except CloudError as error:
+            if isinstance(error, CloudRefused):  # perhaps for something that was looked up long ago
+                self.lookups.forget()
+                self.groups.forget()
             await self.ports.delete(port)
             raise
         log.info("server.made", desktop=spec.desktop_id, server=uuid, place=self.place.name)
-        made = await self.servers.get(uuid)
-        if made is None:
-            raise CloudUnavailable("The server was made and is gone again. Beamdesk looks again.")
-        return Server(server_id(self.place.name, uuid), spec.desktop_id, made.status, made.created_at, self._address(port))
+        self.watch.made(spec.desktop_id, uuid, port)
+        return Server(server_id(self.place.name, uuid), spec.desktop_id, ServerStatus.BUILD, made_at, self._address(port))
 
-    async def _take_port(self, desktop_id: DesktopId, network: str, groups: frozenset[str] | None) -> Port:
+    async def _take_port(
+        self, desktop_id: DesktopId, network: str, groups: frozenset[str] | None, *, seen_none: bool = False
+    ) -> Port:
         try:
-            return await self.ports.take(desktop_id, network, groups)
+            return await self.ports.take(desktop_id, network, groups, seen_none=seen_none)
         except PortTaken as taken:
             port = taken.port
             if not port.device or await self.servers.get(port.device) is not None:
@@ -302,21 +320,21 @@ class _Sight:
     def __init__(self, place: PlaceDriver) -> None:
         self._place = place
 
-    async def alone(self, desktop_id: DesktopId) -> Observation:
-        return await self._place.observe(desktop_id)
+    async def together(self, desktop_ids: frozenset[DesktopId]) -> Look:
+        return await self._place.look(desktop_ids)
 
-    async def whole(self) -> tuple[tuple[NovaServer, ...], datetime]:
-        return await self._place.servers.whole()
-
-    async def changed(self, since: datetime) -> tuple[tuple[NovaServer, ...], datetime]:
+    async def changed(self, since: datetime) -> tuple[tuple[NovaServer, ...], datetime | None]:
         return await self._place.servers.changed(since)
 
-    async def all_ports(self) -> tuple[Port, ...]:
-        return await self._place.ports.listed()
+    async def clock(self) -> datetime | None:
+        return await self._place.servers.clock()
 
     def desktop_of(self, server: NovaServer) -> DesktopId | None:
         ours = self._place.names.tag in server.tags
         return self._place.servers.desktop_of(server) if ours else None
+
+    def desktop_named(self, name: str) -> DesktopId | None:
+        return self._place.names.desktop_named(name)
 
     def describe(self, server: NovaServer, port: Port | None) -> Server | None:
         """Describe a server from memory; None also for one of which more could be told, so that it is looked at by itself."""

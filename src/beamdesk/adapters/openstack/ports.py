@@ -59,16 +59,20 @@ class Ports:
 
     async def listed(self, desktop_id: DesktopId | None = None) -> tuple[Port, ...]:
         """List the ports of a desktop, or all."""
-        query = {"description": self._names.description}
         if desktop_id is not None:
-            names = [self._names.resource(desktop_id), self._names.released(desktop_id)]
-            wanted: Query = {**query, "name": names}
-            reply = await self._connection.call(Service.NETWORK, "GET", "/ports", "list the ports", query=wanted)
-            return self._noted(Port.read(record) for record in sequence(reply.data, "ports"))
+            return await self.among((desktop_id,))
+        query = {"description": self._names.description}
         found: list[Port] = []
         async for page in self._connection.pages(Service.NETWORK, "/ports", "ports", "list the ports", query):
             found += [Port.read(record) for record in sequence(page.data, "ports")]
         return self._noted(found)
+
+    async def among(self, desktop_ids: Iterable[DesktopId]) -> tuple[Port, ...]:
+        """List the ports of some desktops, with one request."""
+        names = [name for one in desktop_ids for name in (self._names.resource(one), self._names.released(one))]
+        query: Query = {"description": self._names.description, "name": names}
+        reply = await self._connection.call(Service.NETWORK, "GET", "/ports", "list the ports", query=query)
+        return self._noted(Port.read(record) for record in sequence(reply.data, "ports"))
 
     def _noted(self, ports: Iterable[Port]) -> tuple[Port, ...]:
         """Remember which ports served a server: one that does so no more waits for nobody."""
@@ -78,13 +82,15 @@ class Ports:
         self._served.update(port.id for port in listed if port.device)
         return listed
 
-    async def take(self, desktop_id: DesktopId, network: str, groups: frozenset[str] | None) -> Port:
+    async def take(self, desktop_id: DesktopId, network: str, groups: frozenset[str] | None, *, seen_none: bool = False) -> Port:
         """Make the desktop's port. Who gets it back, and nobody else, may make the desktop's server.
+
+        ``seen_none``: it had none a moment ago, so that nobody is asked; whoever made one since keeps this one from being made.
 
         Raises:
             PortTaken: somebody else has it.
         """
-        for port in await self.listed(desktop_id):
+        for port in () if seen_none else await self.listed(desktop_id):
             if port.device or not (port.name == self._names.released(desktop_id) or self._left_over(desktop_id, port)):
                 raise PortTaken(port)
             await self.delete(port)
@@ -125,6 +131,11 @@ class Ports:
 
     async def _post(self, body: Json, accept: frozenset[int]) -> Reply:
         return await self._connection.call(Service.NETWORK, "POST", "/ports", "make the port", body={"port": body}, accept=accept)
+
+    @property
+    def may_choose_mac(self) -> bool:
+        """Tell whether the address is the lock, as far as is known; where it is not, looks are."""
+        return self._may_choose_mac
 
     async def _settle(self, desktop_id: DesktopId, made: Port) -> Port:
         """Decide between ports made at the same time: the oldest, by everybody's reckoning."""

@@ -66,6 +66,14 @@ def number(record: Json, key: str) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
+def date_of(record: Json, key: str) -> datetime | None:
+    """Return a field that is a time; None where it is missing, null or nothing that anybody can read."""
+    try:
+        return when(text(record, key))
+    except CloudError:
+        return None
+
+
 def when(stamp: str) -> datetime:
     """Read a service's time: ISO 8601, UTC, with or without saying so."""
     try:
@@ -96,6 +104,8 @@ class NovaServer:
     specs: Mapping[str, str] = field(default_factory=dict)
     launched: bool = True
     host: HostState = HostState.UP
+    updated_at: datetime | None = None
+    name: str = ""
 
     @classmethod
     def read(cls, record: Json) -> NovaServer:
@@ -116,6 +126,8 @@ class NovaServer:
             specs={key: str(value) for key, value in mapping(flavor, "extra_specs").items()},
             launched=record.get(_LAUNCHED, "unknown") is not None,
             host=_HOST.get(text(record, "host_status"), HostState.UP),
+            updated_at=date_of(record, "updated"),
+            name=text(record, "name"),
         )
 
     @property

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
 from beamdesk.adapters.openstack.connection import Connection, Json
 from beamdesk.adapters.openstack.errors import Service
 from beamdesk.adapters.openstack.names import DEPLOYMENT_KEY, DESKTOP_KEY, Names
 from beamdesk.adapters.openstack.records import NovaServer, mapping, sequence, text
-from beamdesk.domain.errors import CloudError, CloudRefused
+from beamdesk.domain.errors import CloudError, CloudRefused, CloudUnavailable
 from beamdesk.domain.ids import DesktopId
 
 _ABSENT = frozenset({404})
@@ -19,34 +19,44 @@ _BUSY = frozenset({409})
 class Servers:
     """Servers that carry this deployment's tag, and no others."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
+    def __init__(self, connection: Connection, names: Names, wrote: Callable[[str], None] = lambda _: None) -> None:
+        """``wrote`` is told of each server that was given an order, whatever came of it."""
         self._connection = connection
         self._names = names
+        self._wrote = wrote
 
     async def listed(self, desktop_id: DesktopId | None = None) -> tuple[NovaServer, ...]:
         """List the servers of a desktop, or all: one request for each 500."""
         tags = self._names.tag if desktop_id is None else f"{self._names.tag},{self._names.desktop_tag(desktop_id)}"
         return tuple(server for server in (await self._listed({"tags": tags}))[0] if self._names.tag in server.tags)
 
-    async def whole(self) -> tuple[tuple[NovaServer, ...], datetime]:
-        """List all servers, with Nova's own time before the list."""
-        servers, date = await self._listed({"tags": self._names.tag})
-        return tuple(server for server in servers if self._names.tag in server.tags), date
+    async def among(self, desktop_ids: Iterable[DesktopId]) -> tuple[NovaServer, ...]:
+        """List the servers of some desktops, with one request."""
+        tags = ",".join(self._names.desktop_tag(one) for one in desktop_ids)
+        servers = (await self._listed({"tags": self._names.tag, "tags-any": tags}))[0]
+        return tuple(server for server in servers if self._names.tag in server.tags)
 
-    async def changed(self, since: datetime) -> tuple[tuple[NovaServer, ...], datetime]:
-        """List what changed since a time, deleted servers included; with Nova's own time before the list.
+    async def clock(self) -> datetime | None:
+        """Return Nova's own time; None where its answers do not tell it."""
+        query = {"limit": "1"}
+        return (await self._connection.call(Service.COMPUTE, "GET", "/servers", "tell its time", query=query, ahead=True)).clock
+
+    async def changed(self, since: datetime) -> tuple[tuple[NovaServer, ...], datetime | None]:
+        """List what changed since a time, deleted servers included; with Nova's own time before the list, where it tells it.
 
         Nova takes the tags off a server that it deletes, so this asks by name, and other deployments' servers are among them.
         """
-        return await self._listed({"name": "^beamdesk-", "changes-since": since.strftime("%Y-%m-%dT%H:%M:%SZ")})
+        return await self._listed({"name": "^beamdesk-", "changes-since": since.strftime("%Y-%m-%dT%H:%M:%SZ")}, ahead=True)
 
-    async def _listed(self, query: dict[str, str]) -> tuple[tuple[NovaServer, ...], datetime]:
+    async def _listed(self, query: dict[str, str], *, ahead: bool = False) -> tuple[tuple[NovaServer, ...], datetime | None]:
         found: list[NovaServer] = []
         first: datetime | None = None
-        async for reply in self._connection.pages(Service.COMPUTE, "/servers/detail", "servers", "list the servers", query):
+        async for reply in self._connection.pages(
+            Service.COMPUTE, "/servers/detail", "servers", "list the servers", query, ahead=ahead
+        ):
             found += [NovaServer.read(record) for record in sequence(reply.data, "servers")]
             first = first or reply.clock
-        return tuple(found), first or datetime.now(UTC)
+        return tuple(found), first
 
     async def get(self, uuid: str) -> NovaServer | None:
         """Return a server by id, whosever it is; None = Nova knows none."""
@@ -73,28 +83,41 @@ class Servers:
         marked = server.metadata.get(DESKTOP_KEY)
         return self._names.desktop_of(server.tags) or (DesktopId(marked) if marked else None)
 
-    async def create(self, body: Json, hints: Mapping[str, str]) -> str:
-        """Make a server; return Nova's id. The answer's password is thrown away.
+    async def create(self, body: Json, hints: Mapping[str, str]) -> tuple[str, datetime]:
+        """Make a server; return Nova's id and about when it was made. The answer's password is thrown away.
 
         ``hints`` reach the filters and weighers of nova-scheduler; it keeps them with the server, for each time that it is placed.
         """
         order = {"server": body, **({"os:scheduler_hints": dict(hints)} if hints else {})}
         reply = await self._connection.call(Service.COMPUTE, "POST", "/servers", "make the server", body=order)
-        return text(mapping(reply.data, "server"), "id")
+        uuid = text(mapping(reply.data, "server"), "id")
+        if not uuid:
+            raise CloudUnavailable("Nova takes the order for a server and does not say which. Beamdesk looks again.")
+        return uuid, reply.clock or datetime.now(UTC)
 
     async def delete(self, uuid: str) -> None:
         """Delete a server; absent is success."""
-        await self._connection.call(Service.COMPUTE, "DELETE", f"/servers/{uuid}", "delete the server", accept=_ABSENT)
+        try:
+            await self._connection.call(Service.COMPUTE, "DELETE", f"/servers/{uuid}", "delete the server", accept=_ABSENT)
+        finally:
+            self._wrote(uuid)
 
     async def act(self, uuid: str, action: str, doing: str, argument: Json | None = None, *, busy_ok: bool = False) -> Json:
         """Do one of Nova's actions. ``busy_ok``: a state in which it makes no sense is no error."""
         path, accept = f"/servers/{uuid}/action", _BUSY if busy_ok else frozenset()
-        return (await self._connection.call(Service.COMPUTE, "POST", path, doing, body={action: argument}, accept=accept)).data
+        try:
+            reply = await self._connection.call(Service.COMPUTE, "POST", path, doing, body={action: argument}, accept=accept)
+        finally:
+            self._wrote(uuid)
+        return reply.data
 
     async def attach(self, uuid: str, port: str) -> None:
         """Plug a port into a server."""
         path, body = f"/servers/{uuid}/os-interface", {"interfaceAttachment": {"port_id": port}}
-        await self._connection.call(Service.COMPUTE, "POST", path, "connect the server to the network", body=body)
+        try:
+            await self._connection.call(Service.COMPUTE, "POST", path, "connect the server to the network", body=body)
+        finally:
+            self._wrote(uuid)
 
     async def mark(self, uuid: str, metadata: dict[str, str]) -> bool:
         """Add metadata; return false where Nova's state of the server does not allow it now."""

@@ -1,64 +1,79 @@
-"""Looking after many desktops at once without asking about each: what is asked at the same time is answered by one look.
+"""Looking after many desktops at once without asking about each: news for all of them, and one look for what is asked together.
 
-A reconciler asks about every desktop that moves several times a second; five hundred of them would cost Nova more than building
-their servers. So questions wait for the next round. A round for a few asks Nova by tag, one by one. A round for many asks once for
-what *changed* since the last (``changes-since``) and keeps the rest in memory, read anew as a whole every `WHOLE_S`.
+Two ways to know of a server (decisions 96 and 140). A *look* is a direct answer: it lists the servers and ports of up to `TOGETHER`
+desktops with one request each; questions that come while one is under way wait for the next. *News* is one request for what changed
+since the last (``changes-since``), whatever the number of desktops; it is asked for once a second while something moves, and
+remembered.
 
-Truth: a round begins after the question came, so no answer is older than its question but for what Nova does not date. Presence may
-come from memory; absence never does: a desktop without a known server is asked for by tag. A round takes at most a part of the
-time, so that a slow cloud is asked less.
+Truth: a question is answered from memory only while news is `FRESH_S` young, only of a server that was itself seen within `LOOK_S`,
+and never about what this process has written since. Absence never comes from memory: who has no known server is looked for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from beamdesk.adapters.openstack.memory import Memory
 from beamdesk.adapters.openstack.records import NovaServer, Port
 from beamdesk.domain.errors import CloudError, CloudUnavailable
 from beamdesk.domain.ids import DesktopId
-from beamdesk.domain.server import Observation, Server, ServerStatus
+from beamdesk.domain.server import Observation, Server
+from beamdesk.ports.cloud import News
 
+TOGETHER = 16
+"""Desktops in one look: their tags and names fit into an address of 2 kB."""
+GATHER_S = 0.02
 FEW = 3
-WHOLE_S = 30.0
-PORTS_S = 30.0
-PORTS_APART_S = 2.0
-APART_S = 0.3
-SHARE = 3.0
-"""A pause after a round lasts this many times as long as the round, and never longer than `MOST_APART_S`."""
+SHARE = 1.0
+"""A pause after a look at many lasts as many times as long as it; a slow cloud is asked less."""
 MOST_APART_S = 1.5
-OVERLAP = timedelta(seconds=15)
+OVERLAP = timedelta(seconds=5)
 """Clocks of the controllers differ, and a change becomes visible after it is dated."""
+FORGET_S = 60.0
+"""News that nobody asked for so long is not caught up on: what is known is forgotten, and everything is news."""
+UNDATED = timedelta(hours=1)
+"""So far back the first news go where Nova does not tell its time; from then on its own dates count."""
 _GIVEN_UP = "The look at the cloud was given up. Beamdesk looks again."
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A direct answer: what was asked for, and the records behind it."""
+
+    observations: Mapping[DesktopId, Observation]
+    servers: tuple[NovaServer, ...] = ()
+    ports: tuple[Port, ...] = ()
+
+
 class Sight(Protocol):
-    """What a round asks. All raise CloudError."""
+    """What is asked of the cloud. The last three ask nobody, the others raise CloudError."""
 
-    async def alone(self, desktop_id: DesktopId) -> Observation:
-        """Look at one desktop."""
+    async def together(self, desktop_ids: frozenset[DesktopId]) -> Look:
+        """Look at some desktops, `TOGETHER` at most."""
 
-    async def whole(self) -> tuple[tuple[NovaServer, ...], datetime]:
-        """List all servers; with Nova's time."""
+    async def changed(self, since: datetime) -> tuple[tuple[NovaServer, ...], datetime | None]:
+        """List the servers that changed, deleted ones included; with Nova's time before the list, where it tells it."""
 
-    async def changed(self, since: datetime) -> tuple[tuple[NovaServer, ...], datetime]:
-        """List the servers that changed, deleted ones included; with Nova's time."""
-
-    async def all_ports(self) -> tuple[Port, ...]:
-        """List all ports."""
+    async def clock(self) -> datetime | None:
+        """Return Nova's time, None where it does not tell."""
 
     def desktop_of(self, server: NovaServer) -> DesktopId | None:
         """Return whose server it is; None = not ours."""
 
+    def desktop_named(self, name: str) -> DesktopId | None:
+        """Return the desktop in the name of a server or port; anybody can give such a name."""
+
     def describe(self, server: NovaServer, port: Port | None) -> Server | None:
-        """Return the server as the reconciler knows it."""
+        """Return the server as the reconciler knows it; None = only a look can tell."""
 
 
 class Watch:
-    """The rounds of one place. ``pause`` and ``monotonic`` are the tests' to replace."""
+    """The looks and the news of one place. ``pause``, ``monotonic`` and ``now`` are the tests' to replace."""
 
     def __init__(
         self,
@@ -66,107 +81,114 @@ class Watch:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._sight = sight
         self._monotonic = monotonic
         self._pause = pause
+        self._now = now
+        self._memory = Memory(sight)
         self._asked: dict[DesktopId, asyncio.Future[Observation]] = {}
-        self._rounds: asyncio.Task[None] | None = None
-        self._servers: dict[str, NovaServer] = {}
-        self._ports: dict[str, Port] = {}
+        self._looks: asyncio.Task[None] | None = None
         self._since: datetime | None = None
-        self._whole_until = 0.0
-        self._ports_at = float("-inf")
+        self._asking = asyncio.Lock()
 
     async def see(self, desktop_id: DesktopId) -> Observation:
-        """Return the desktop's servers as the next round sees them."""
+        """Return the desktop's servers, from memory where that is young enough, else as the next look sees them."""
+        known = self._memory.recall(desktop_id, self._monotonic())
+        return known if known is not None else await self.look(desktop_id)
+
+    async def look(self, desktop_id: DesktopId) -> Observation:
+        """Return the desktop's servers as the next look sees them."""
         if desktop_id not in self._asked:
             self._asked[desktop_id] = asyncio.get_running_loop().create_future()
         answer = self._asked[desktop_id]
-        if self._rounds is None or self._rounds.done():
-            self._rounds = asyncio.create_task(self._run())
+        if self._looks is None or self._looks.done():
+            self._looks = asyncio.create_task(self._run())
         return await asyncio.shield(answer)
 
+    async def news(self) -> News:
+        """Ask what changed since the last time.
+
+        Raises:
+            CloudError: nobody knows; the next news is everything.
+        """
+        async with self._asking:
+            begun = self._monotonic()
+            everything = self._since is None or begun - self._memory.fresh_at > FORGET_S
+            try:
+                if everything:
+                    self._memory.forget()
+                    self._since = await self._beginning()
+                assert self._since is not None  # noqa: S101  # set above
+                servers, clock = await self._sight.changed(self._since)
+            except CloudError:
+                self._since = None
+                self._memory.forget()
+                raise
+            other = self._memory.learn(servers, begun)
+            self._move_on(servers, clock)
+        return News(other, everything)
+
+    def made(self, desktop_id: DesktopId, uuid: str, port: Port) -> None:
+        """Remember a server that this process made under the desktop's lock: there is no other, and news will tell of it."""
+        self._memory.made(desktop_id, uuid, port, self._monotonic())
+
+    def wrote(self, desktop_id: DesktopId) -> None:
+        """Take note that an order was given: what was known before it is not the truth any more."""
+        self._memory.wrote(desktop_id, self._monotonic())
+
+    def wrote_to(self, uuid: str) -> None:
+        """Take note that a server was given an order."""
+        self._memory.wrote_to(uuid, self._monotonic())
+
+    def absent(self, desktop_id: DesktopId) -> bool:
+        """Tell, once, whether a look of this moment found nothing at all of the desktop, no port either."""
+        return self._memory.absent(desktop_id, self._monotonic())
+
     def close(self) -> None:
-        """End the rounds; who still waits is told so."""
-        if self._rounds is not None:
-            self._rounds.cancel()
+        """End the looks; who still waits is told so."""
+        if self._looks is not None:
+            self._looks.cancel()
         for answer in self._asked.values():
             _fail(answer, CloudUnavailable(_GIVEN_UP))
 
+    async def _beginning(self) -> datetime:
+        clock = await self._sight.clock()
+        return clock - OVERLAP if clock is not None else self._now() - UNDATED
+
+    def _move_on(self, servers: Iterable[NovaServer], clock: datetime | None) -> None:
+        """Ask from later on next time, by Nova's clock: the one of its answers, or else that of its newest date."""
+        newest = clock or max((server.updated_at for server in servers if server.updated_at is not None), default=None)
+        if newest is not None and self._since is not None:
+            self._since = max(self._since, newest - OVERLAP)
+
     async def _run(self) -> None:
         while self._asked:
+            await self._pause(GATHER_S)
             asked, self._asked = self._asked, {}
             begun = self._monotonic()
             try:
-                await self._round(asked)
-            finally:  # whatever ended the round, nobody waits for ever
+                names = sorted(asked)
+                parts = [frozenset(names[start : start + TOGETHER]) for start in range(0, len(names), TOGETHER)]
+                await asyncio.gather(*(self._part(part, asked, begun) for part in parts))
+            finally:  # whatever ended the look, nobody waits for ever
                 for answer in asked.values():
                     _fail(answer, CloudUnavailable(_GIVEN_UP))
-            if len(asked) > FEW:
-                await self._pause(min(max(APART_S, SHARE * (self._monotonic() - begun)), MOST_APART_S))
+            if len(asked) > FEW and self._asked:
+                await self._pause(min(SHARE * (self._monotonic() - begun), MOST_APART_S))
 
-    async def _round(self, asked: dict[DesktopId, asyncio.Future[Observation]]) -> None:
-        alone = set(asked)
-        if len(asked) > FEW:
-            try:
-                await self._refresh(alone)
-            except CloudError as error:
-                self._since = None
-                for answer in asked.values():
-                    _fail(answer, error)
-                return
-            alone = {desktop_id for desktop_id in asked if not self._answer(desktop_id, asked[desktop_id])}
-        await asyncio.gather(*(self._look(desktop_id, asked[desktop_id]) for desktop_id in alone))
-
-    async def _look(self, desktop_id: DesktopId, answer: asyncio.Future[Observation]) -> None:
+    async def _part(self, part: frozenset[DesktopId], asked: Mapping[DesktopId, asyncio.Future[Observation]], begun: float) -> None:
         try:
-            observation = await self._sight.alone(desktop_id)
+            look = await self._sight.together(part)
         except CloudError as error:
-            _fail(answer, error)
-        else:
-            if not answer.done():
-                answer.set_result(observation)
-
-    def _answer(self, desktop_id: DesktopId, answer: asyncio.Future[Observation]) -> bool:
-        """Answer from memory; false where nothing is known, which proves nothing."""
-        mine = [server for server in self._servers.values() if self._sight.desktop_of(server) == desktop_id]
-        seen = [self._sight.describe(server, self._ports.get(server.uuid)) for server in mine]
-        known = tuple(server for server in seen if server is not None)
-        if known and not answer.done():
-            answer.set_result(Observation(known))
-        return bool(known)
-
-    async def _refresh(self, asked: set[DesktopId]) -> None:
-        now = self._monotonic()
-        if self._since is None or now >= self._whole_until:
-            servers, date = await self._sight.whole()
-            self._servers = {server.uuid: server for server in servers}
-            self._whole_until = now + WHOLE_S
-        else:
-            servers, date = await self._sight.changed(self._since)
-            for server in servers:
-                self._note(server)
-        self._since = date - OVERLAP
-        if self._needs_ports(asked, now):
-            self._ports_at = now
-            self._ports = {port.device: port for port in await self._sight.all_ports() if port.device}
-
-    def _note(self, server: NovaServer) -> None:
-        if server.raw_status == "DELETED":
-            self._servers.pop(server.uuid, None)
-        elif self._sight.desktop_of(server) is not None:
-            self._servers[server.uuid] = server
-
-    def _needs_ports(self, asked: set[DesktopId], now: float) -> bool:
-        if now - self._ports_at >= PORTS_S:
-            return True
-        lacking = (
-            server
-            for server in self._servers.values()
-            if server.status is ServerStatus.ACTIVE and server.uuid not in self._ports and self._sight.desktop_of(server) in asked
-        )
-        return now - self._ports_at >= PORTS_APART_S and next(lacking, None) is not None
+            for desktop_id in part:
+                _fail(asked[desktop_id], error)
+            return
+        self._memory.looked(look.observations, look.servers, look.ports, begun)
+        for desktop_id in part:
+            if not asked[desktop_id].done():
+                asked[desktop_id].set_result(look.observations[desktop_id])
 
 
 def _fail(answer: asyncio.Future[Observation], error: CloudError) -> None:

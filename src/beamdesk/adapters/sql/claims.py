@@ -32,6 +32,11 @@ def is_waiting() -> ColumnElement[bool]:
     return and_(_columns.phase == Phase.QUEUED, _columns.desired == Desired.RUNNING, _columns.admitted.is_(False))
 
 
+_MOVING = (Phase.BUILDING, Phase.BOOTING, Phase.REPAIRING, Phase.STOPPING, Phase.DELETING)
+_RESTING = (Phase.READY, Phase.STOPPED, Phase.FAILED)
+_BATCH = 500
+
+
 class Claims(Tables):
     """Claimed rows. Part of `SqlDesktops`."""
 
@@ -53,6 +58,21 @@ class Claims(Tables):
         silent = select(schema.guest.c.desktop_id).where(schema.guest.c.seen_at < seen_before)
         return await self._wake(and_(ready, _columns.id.in_(silent)), now)
 
+    async def moves(self) -> bool:
+        """Tell whether any desktop is on its way and waits for its server."""
+        return bool(await self._read(select(_columns.id).where(_columns.phase.in_(_MOVING)).limit(1)))
+
+    async def wake_moving(self, now: datetime, among: frozenset[DesktopId] | None) -> int:
+        """Make rows on their way due now; one that is claimed may be on its way before its row says so."""
+        if among is None:
+            held = and_(_columns.claim_until.is_not(None), _columns.phase.not_in(_RESTING))
+            return await self._wake(or_(_columns.phase.in_(_MOVING), held), now)
+        ordered, count = sorted(among), 0
+        for start in range(0, len(ordered), _BATCH):
+            named = _columns.id.in_(ordered[start : start + _BATCH])
+            count += await self._wake(and_(named, _columns.phase.not_in(_RESTING)), now)
+        return count
+
     async def _wake(self, which: ColumnElement[bool], now: datetime) -> int:
         if not await self._read(select(_columns.id).where(which).limit(1)):
             return 0  # most calls: no write lock taken, no page dirtied
@@ -62,9 +82,9 @@ class Claims(Tables):
         return count
 
     async def claim(self, *, token: str, now: datetime, until: datetime, limit: int) -> tuple[Claimed, ...]:
-        """Claim due rows that nobody holds, oldest due first, by one statement."""
+        """Claim due rows that nobody holds, woken ones first, then the oldest due, by one statement."""
         free = or_(_columns.claim_until.is_(None), _columns.claim_until <= now)
-        due = select(_columns.id).where(_columns.due_at <= now, free).order_by(_columns.due_at).limit(limit)
+        due = select(_columns.id).where(_columns.due_at <= now, free).order_by(_columns.woken.desc(), _columns.due_at).limit(limit)
         if not self._is_sqlite:
             due = due.with_for_update(skip_locked=True)
         chosen = due.cte("chosen")  # a CTE with a row lock is evaluated once; a plain subquery may be twice

@@ -1,0 +1,84 @@
+"""What a storm gave, and how two of them compare. Figures only; no assertion."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bench import _api_calls, _cloud_cpu
+
+
+@dataclass(frozen=True, slots=True)
+class Storm:
+    """One storm. ``up_s``: seconds from its start to each server's being up, as its client saw it; ``cpu_s``: by service."""
+
+    name: str
+    desktops: int
+    up_s: tuple[float, ...]
+    refused: Counter[str]
+    took_s: float
+    cpu_s: Counter[str]
+    client_cpu_s: float
+    calls: Counter[str]
+    loads: tuple[float, float]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def cloud_s(self) -> float:
+        """CPU seconds of the whole control plane, database and broker included."""
+        return sum(self.cpu_s.values())
+
+    @property
+    def nova_s(self) -> float:
+        """CPU seconds of Nova and Placement."""
+        return sum(self.cpu_s[name] for name in _cloud_cpu.NOVA_AND_PLACEMENT)
+
+    def print(self, *, calls: bool = False) -> None:
+        times = "  ".join(f"p{percent} {percentile(self.up_s, percent):6.1f} s" for percent in (50, 99, 100))
+        cpu = f"Nova+Placement {self.nova_s:6.1f}  OpenStack {self.cloud_s:6.1f}  client {self.client_cpu_s:5.1f} CPU-s"
+        rest = f"calls {self.calls.total() / self.desktops:4.1f}/desktop  load {self.loads[0]:.1f} -> {self.loads[1]:.1f}"
+        print(f"{self.name:<9} up {len(self.up_s):4}  refused {self.refused.total():3}  {times}  {cpu}  {rest}")
+        services = sorted(self.cpu_s.items(), key=lambda one: -one[1])
+        print(f"{'':9} CPU-s by service: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in services if seconds >= 0.1))
+        for reason, count in self.refused.items():
+            print(f"{'':9} refused {count}: {reason}")
+        for note in self.notes:
+            print(f"{'':9} {note}")
+        if calls:
+            print("\n".join(f"{'':9} {line}" for line in _api_calls.told(self.calls, self.desktops)[:16]))
+        print(flush=True, end="")
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return the nearest-rank percentile."""
+    ranked = sorted(values)
+    return ranked[min(len(ranked) - 1, int(len(ranked) * percent / 100))] if ranked else float("nan")
+
+
+def compare(bare: Sequence[Storm], ours: Storm) -> list[str]:
+    """Say what Beamdesk adds to the mean of the bare storms; the bare ones' own spread tells how much of it is noise."""
+
+    def mean(values: Sequence[float]) -> float:
+        return sum(values) / len(values)
+
+    def spread(values: Sequence[float]) -> float:
+        return max(values) - min(values)
+
+    nova, cloud = [one.nova_s for one in bare], [one.cloud_s for one in bare]
+    client = mean([one.client_cpu_s for one in bare])
+    lines = []
+    for percent in (50, 99):
+        theirs = [percentile(one.up_s, percent) for one in bare]
+        added = percentile(ours.up_s, percent) - mean(theirs)
+        lines.append(f"up at p{percent}: {added:+.1f} s (bare {mean(theirs):.1f} s, its runs differ by {spread(theirs):.1f} s)")
+    base, more = mean(nova), ours.nova_s - mean(nova)
+    noise, all_noise, all_base = spread(nova) / base, spread(cloud) / mean(cloud), mean(cloud)
+    whole = more + ours.client_cpu_s
+    return [
+        *lines,
+        f"Nova's and Placement's CPU: {more / base:+.1%} (bare {base:.1f} CPU-s, its runs differ by {noise:.1%})",
+        f"OpenStack's CPU in all: {ours.cloud_s / all_base - 1:+.1%} (bare {all_base:.1f} CPU-s, they differ by {all_noise:.1%})",
+        f"Beamdesk's own CPU beside Nova's and Placement's: {ours.client_cpu_s / base:.1%} (bare script {client / base:.1%})",
+        f"Beamdesk adds in all: {whole / base:+.1%} of Nova's and Placement's CPU, {(whole - client) / base:+.1%} over the script",
+    ]

@@ -1,0 +1,186 @@
+"""The same storm by Beamdesk: intents in a store, one reconciler in a process of its own, the agents spoken for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+from beamdesk.adapters.openstack.config import Homes, OpenStackConfig
+from beamdesk.adapters.openstack.driver import OpenStackCloud
+from beamdesk.adapters.sql.store import SqlStore
+from beamdesk.adapters.system import SystemClock, SystemSecrets
+from beamdesk.domain.desktop import Desktop, Phase
+from beamdesk.domain.ids import DesktopId
+from beamdesk.protocol.guest import Step, StepName, StepState
+from beamdesk.reconcile.main import run
+from beamdesk.reconcile.rules import ReconcileRules
+from beamdesk.settings import Settings
+from beamdesk.wiring import reconcile_rules
+from bench._api_calls import Calls
+from bench._cloud_cpu import by_service, load, process_s
+from bench._storm import Storm, percentile
+from controlplane.clouds import BEAMDESK
+from controlplane.plane import ControlPlane
+from controlplane.world import World, settings
+
+_LONG = timedelta(hours=2)
+_STEPS = tuple(Step(name, StepState.DONE) for name in StepName)
+_LOOK_S = 0.5
+
+
+def rules() -> ReconcileRules:
+    """Return the product's rules on OpenStack; but nobody simulates heartbeats here or misses them, and Nova may queue for long."""
+    usual = reconcile_rules(Settings(cloud="openstack"))
+    times = replace(usual.timings, late=_LONG, silent=_LONG, build_timeout=_LONG, boot_timeout=_LONG)
+    return replace(usual, timings=times, call_timeout=timedelta(seconds=30))
+
+
+def configure(clouds_yaml: Path, network: str) -> OpenStackConfig:
+    """Return the driver's settings: no volumes, since the bare script makes none; an API that is busy may take its time."""
+    changed: OpenStackConfig = replace(settings(clouds_yaml, network), homes=Homes(), timeout_s=30)
+    return changed
+
+
+async def reconcile(url: str, deployment: str, clouds: str, network: str, services: dict[str, str], counts: str) -> None:
+    """Be the reconciler's process until SIGTERM; SIGUSR1 writes to ``counts`` how many requests it sent."""
+    calls = Calls({int(port): name for port, name in services.items()})
+    calls.watch()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGUSR1, lambda: _write(Path(counts), calls))
+    store = await SqlStore.open(url)
+    cloud = OpenStackCloud(configure(Path(clouds), network), deployment)
+    try:
+        await run(store, cloud, SystemClock(), SystemSecrets(), rules(), stop)
+    finally:
+        await cloud.close()
+        await store.close()
+
+
+def _write(path: Path, calls: Calls) -> None:
+    whole = path.with_suffix(".new")
+    whole.write_text(json.dumps(calls.count))
+    whole.rename(path)
+
+
+def _counted(pid: int, path: Path) -> Counter[str]:
+    path.unlink(missing_ok=True)
+    os.kill(pid, signal.SIGUSR1)
+    while not path.exists():
+        time.sleep(0.02)
+    return Counter(json.loads(path.read_text()))
+
+
+async def ours(plane: ControlPlane, world: World, wanted: list[str], calls: Calls, folder: Path, limit_s: float) -> Storm:
+    """Write the intents at once, let the reconciler work, and note when each row says that its server runs."""
+    counts, log = folder / "counts.json", folder / "reconciler.log"
+    told = _coordinates(plane, world) | {"counts": str(counts)}
+    program = [sys.executable, "-m", "bench.openstack", "--reconcile", json.dumps(told)]
+    here = Path(__file__).parents[1]
+    reconciler = await asyncio.create_subprocess_exec(*program, cwd=here, stdout=log.open("wb"), stderr=asyncio.subprocess.STDOUT)
+    try:
+        await asyncio.sleep(4)  # imports are not what is measured
+        cpu, own, loads = by_service(plane), process_s(reconciler.pid), load()
+        before = await asyncio.to_thread(_counted, reconciler.pid, counts)
+        begun = time.time()
+        for size in sorted(set(wanted)):
+            await world.add(wanted.count(size), flavor=size)
+        up, refused = await _follow(world, begun, len(wanted), limit_s)
+        took, spent, own_spent = time.time() - begun, by_service(plane) - cpu, process_s(reconciler.pid) - own
+        sent, now = await asyncio.to_thread(_counted, reconciler.pid, counts) - before, load()
+        notes = (
+            await _lag(plane, world, begun, up),
+            await lists(world, calls),
+            await _delete(plane, world, reconciler.pid, limit_s),
+        )
+    except BaseException:
+        print(log.read_text()[-3000:])
+        raise
+    finally:
+        with suppress(ProcessLookupError):
+            reconciler.send_signal(signal.SIGTERM)
+        await reconciler.wait()
+    return Storm("beamdesk", len(wanted), tuple(up.values()), refused, took, spent, own_spent, sent, (loads, now), notes)
+
+
+def _coordinates(plane: ControlPlane, world: World) -> dict[str, object]:
+    return {
+        "url": world.url,
+        "deployment": world.deployment,
+        "clouds": str(world.config.clouds_yaml),
+        "network": world.network,
+        "services": {str(port): name for name, port in plane.layout.ports.items()},
+    }
+
+
+async def _follow(world: World, begun: float, count: int, limit_s: float) -> tuple[dict[DesktopId, float], Counter[str]]:
+    up: dict[DesktopId, float] = {}
+    phases: dict[DesktopId, Phase] = {}
+    while sum(phase in (Phase.READY, Phase.FAILED) for phase in phases.values()) < count:
+        if time.time() - begun > limit_s:
+            raise TimeoutError(f"desktops did not come to an end: {Counter(map(str, phases.values()))}")
+        async with world.store.begin() as tx:
+            phases = await tx.desktops.phases()
+            rows = [await tx.desktops.get(one) for one, phase in phases.items() if phase is Phase.BOOTING and one not in up]
+        booting = [row for row in rows if row is not None]
+        up |= {row.id: row.phase_since.timestamp() - begun for row in booting}
+        if booting:
+            await _report(world, booting)
+        await asyncio.sleep(_LOOK_S)
+    failed = [await world.now(one) for one, phase in phases.items() if phase is Phase.FAILED]
+    return up, Counter(f"{row.reason}: {row.detail}" for row in failed)
+
+
+async def _report(world: World, booting: list[Desktop]) -> None:
+    """Speak for the agents of servers that run: enrolled, every step done."""
+    now = world.clock.now()
+    async with world.store.begin(write=True) as tx:
+        for row in booting:
+            guest = await tx.guests.get(row.id)
+            if guest is not None and guest.nonce_hash is not None:
+                await tx.guests.spend_nonce(guest.nonce_hash, os.urandom(32), now)
+                await tx.guests.report(row.id, now=now, steps=_STEPS, failure="", input_idle_s=0, cpu=0, gpu=0)
+                await tx.desktops.wake(row.id, now)
+
+
+async def _lag(plane: ControlPlane, world: World, begun: float, up: dict[DesktopId, float]) -> str:
+    """Say how long after Nova's own date of a server's launch Beamdesk told of it."""
+    with plane.connect(BEAMDESK) as cloud:
+        records = cloud.compute.get(f"/servers/detail?limit=1000&tags={world.names.tag}", microversion="2.79").json()["servers"]
+    lags = []
+    for record in records:
+        seen = up.get(DesktopId(record["metadata"]["beamdesk_desktop"]))
+        if seen is not None and (launched := record.get("OS-SRV-USG:launched_at")):
+            lags.append(begun + seen - time.mktime(time.strptime(launched[:19], "%Y-%m-%dT%H:%M:%S")) + time.timezone)
+    middle, most = percentile(lags, 50), percentile(lags, 99)
+    return f"told after Nova's date of the launch, in whole seconds: p50 {middle:.1f} s  p99 {most:.1f} s"
+
+
+async def lists(world: World, calls: Calls) -> str:
+    """Say how many API calls it takes to list everything."""
+    cloud = OpenStackCloud(configure(Path(str(world.config.clouds_yaml)), world.network), world.deployment)
+    try:
+        await cloud.list_servers()  # signs in and learns the versions
+        before = Counter(calls.count)
+        servers = await cloud.list_servers()
+        asked = calls.count - before
+    finally:
+        await cloud.close()
+    return f"a list of {len(servers.servers)} servers: {asked.total()} API calls ({', '.join(asked)})"
+
+
+async def _delete(plane: ControlPlane, world: World, pid: int, limit_s: float) -> str:
+    cpu, own, begun = by_service(plane), process_s(pid), time.time()
+    await world.delete_all(limit_s)
+    spent = sum((by_service(plane) - cpu).values())
+    return f"all deleted after {time.time() - begun:.1f} s: OpenStack {spent:.1f} CPU-s, Beamdesk {process_s(pid) - own:.1f} CPU-s"

@@ -1,0 +1,67 @@
+"""News of all servers by one question, for clouds that tell them: what changed is looked at, and nothing else again and again.
+
+While news comes, passes over desktops that only wait put the next look far off (`ReconcileRules.calm`), and whatever changes wakes
+its desktop here. While it does not come, everything that moves is woken at once and looked at as often as without: people hear of a
+cloud that does not answer from their desktops' own passes. Nobody is asked while nothing moves. Several reconcilers do no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from beamdesk.domain.errors import CloudError, CloudUnavailable
+from beamdesk.ports.clock import Clock
+from beamdesk.ports.cloud import News, TellsNews
+from beamdesk.ports.store import Store
+from beamdesk.reconcile.keeping import Answers
+from beamdesk.reconcile.rules import ReconcileRules
+
+log = structlog.get_logger("beamdesk.reconcile")
+
+
+class NewsReader:
+    """Reads the news of one cloud. ``answers.informed`` tells the passes whether it comes."""
+
+    def __init__(self, store: Store, cloud: TellsNews, clock: Clock, rules: ReconcileRules, answers: Answers) -> None:
+        self._store = store
+        self._cloud = cloud
+        self._clock = clock
+        self._rules = rules
+        self._answers = answers
+
+    async def read(self) -> None:
+        """Ask once, if anything moves, and wake what changed."""
+        async with self._store.begin() as tx:
+            moves = await tx.desktops.moves()
+        if not moves:
+            self._answers.informed = False  # the next news will be old
+            return
+        try:
+            news = await self._ask()
+        except CloudError as error:
+            if self._answers.informed:
+                log.warning("news.away", cause=error.message)
+                self._answers.informed = False
+                await self._wake(News(frozenset(), everything=True))
+            return
+        if news.everything or not self._answers.informed:
+            news = News(news.desktops, everything=True)
+        self._answers.informed = True
+        if news.everything or news.desktops:
+            await self._wake(news)
+
+    async def _ask(self) -> News:
+        try:
+            async with asyncio.timeout(self._rules.timings.patience.total_seconds()):
+                news = await self._cloud.server_news()
+        except TimeoutError as error:
+            self._answers.silent = True  # passes say so at once
+            raise CloudUnavailable("The cloud does not tell what changed in time.") from error
+        self._answers.silent = False
+        return news
+
+    async def _wake(self, news: News) -> None:
+        async with self._store.begin(write=True) as tx:
+            await tx.desktops.wake_moving(self._clock.now(), None if news.everything else news.desktops)

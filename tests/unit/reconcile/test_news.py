@@ -1,0 +1,186 @@
+"""What changed is looked at, and nothing else: while a cloud tells its news, and while it does not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from beamdesk.adapters.fake.cloud import FakeCloud, FakeTimes
+from beamdesk.adapters.fake.guest import FakeGuests
+from beamdesk.adapters.sql.store import SqlStore
+from beamdesk.adapters.system import SystemClock, SystemSecrets
+from beamdesk.domain.desktop import Desired, Desktop, Phase, Reason
+from beamdesk.domain.errors import CloudUnavailable
+from beamdesk.domain.ids import DesktopId
+from beamdesk.domain.server import Observation, ServerStatus
+from beamdesk.ports.cloud import News
+from beamdesk.reconcile.keeping import Answers
+from beamdesk.reconcile.main import run
+from beamdesk.reconcile.news import NewsReader
+from beamdesk.reconcile.rules import ReconcileRules
+from engine_kit import T0, FrozenClock, add_people, make_desktop
+
+pytestmark = pytest.mark.anyio
+NAMES = tuple(DesktopId(f"desktop{number:02}") for number in range(6))
+_TIMES = replace(ReconcileRules().timings, poll=timedelta(milliseconds=100))
+RULES = replace(ReconcileRules(), timings=_TIMES)
+
+
+class TellingCloud(FakeCloud):
+    """A fake cloud that tells its news, and counts what it is asked."""
+
+    def __init__(self, build_s: float = 0.0) -> None:
+        super().__init__(SystemClock(), times=FakeTimes(build=build_s), capacity=None)
+        self.looks = 0
+        self.told = 0
+        self.silent = False
+        self.away = False
+        self._last: dict[str, tuple[DesktopId, ServerStatus]] = {}
+
+    async def find_servers(self, desktop_id: DesktopId) -> Observation:
+        self.looks += 1
+        return await super().find_servers(desktop_id)
+
+    async def server_news(self) -> News:
+        self.told += 1
+        if self.away:
+            raise CloudUnavailable("The fake cloud tells no news.")
+        if self.silent:
+            await asyncio.sleep(3600)
+        now = {str(one.id): (one.desktop_id, one.status) for one in (await self.list_servers()).servers}
+        other = {state[0] for key, state in {**self._last, **now}.items() if self._last.get(key) != now.get(key)}
+        self._last = now
+        return News(frozenset(other))
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
+    opened = await SqlStore.open(f"sqlite+aiosqlite:///{tmp_path}/store.db")
+    await add_people(opened)
+    yield opened
+    await opened.close()
+
+
+async def insert(store: SqlStore, *desktops: Desktop) -> None:
+    async with store.begin(write=True) as tx:
+        for one in desktops:
+            await tx.desktops.insert(one)
+
+
+async def get(store: SqlStore, desktop_id: DesktopId) -> Desktop:
+    async with store.begin() as tx:
+        row = await tx.desktops.get(desktop_id)
+    assert row is not None
+    return row
+
+
+def reader(store: SqlStore, cloud: TellingCloud, answers: Answers, rules: ReconcileRules = RULES) -> NewsReader:
+    return NewsReader(store, cloud, FrozenClock(), rules, answers)
+
+
+LATER = T0 + timedelta(seconds=60)
+
+
+async def test_nobody_is_asked_while_nothing_moves(store: SqlStore) -> None:
+    cloud, answers = TellingCloud(), Answers()
+    await insert(store, make_desktop(NAMES[0], phase=Phase.READY), make_desktop(NAMES[1], phase=Phase.QUEUED))
+    await reader(store, cloud, answers).read()
+    assert (cloud.told, answers.informed) == (0, False)
+
+
+async def test_the_first_news_wakes_everything_that_moves_and_later_ones_what_changed(store: SqlStore) -> None:
+    cloud, answers = TellingCloud(), Answers()
+    await insert(store, *(make_desktop(one, phase=Phase.BUILDING, due_at=LATER) for one in NAMES[:2]))
+    await insert(store, make_desktop(NAMES[2], phase=Phase.READY, due_at=LATER))
+    news = reader(store, cloud, answers)
+    await news.read()
+    assert answers.informed
+    assert [(await get(store, one)).due_at for one in NAMES[:3]] == [T0, T0, LATER]
+
+
+async def test_when_news_stays_away_everything_is_looked_at_again(store: SqlStore) -> None:
+    cloud, answers = TellingCloud(), Answers()
+    await insert(store, make_desktop(NAMES[0], phase=Phase.DELETING, due_at=LATER))
+    answers.informed, cloud.away = True, True
+    await reader(store, cloud, answers).read()
+    assert (answers.informed, answers.silent) == (False, False)
+    assert (await get(store, NAMES[0])).due_at == T0
+
+
+async def test_a_cloud_that_never_answers_is_known_to_be_silent(store: SqlStore) -> None:
+    cloud, answers = TellingCloud(), Answers()
+    await insert(store, make_desktop(NAMES[0], phase=Phase.BOOTING, due_at=LATER))
+    cloud.silent = True
+    hasty = replace(RULES, timings=replace(RULES.timings, patience=timedelta(milliseconds=10)))
+    await reader(store, cloud, answers, hasty).read()
+    assert (answers.informed, answers.silent) == (False, True)
+
+
+class Site:
+    """A reconciler at work on a cloud that tells its news."""
+
+    def __init__(self, store: SqlStore, cloud: TellingCloud) -> None:
+        self.store = store
+        self.cloud = cloud
+        self.guests = FakeGuests(store, cloud.world, SystemClock(), SystemSecrets(), step_s=0.01)
+        self.stop = asyncio.Event()
+
+    async def live(self) -> None:
+        working = run(self.store, self.cloud, SystemClock(), SystemSecrets(), RULES, self.stop)
+        await asyncio.gather(working, self.guests.run(self.stop))
+
+    async def reach(self, *desktops: DesktopId, phase: Phase = Phase.READY, within_s: float = 20) -> None:
+        async with asyncio.timeout(within_s):
+            for one in desktops:
+                while True:
+                    if (await get(self.store, one)).phase is phase:
+                        break
+                    await asyncio.sleep(0.05)
+
+    async def gone(self, *desktops: DesktopId, within_s: float = 20) -> None:
+        async with asyncio.timeout(within_s):
+            while True:
+                async with self.store.begin() as tx:
+                    if not set(desktops) & await tx.desktops.known_ids():
+                        return
+                await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def site(store: SqlStore) -> AsyncIterator[Site]:
+    made = Site(store, TellingCloud(build_s=1.5))
+    living = asyncio.create_task(made.live())
+    yield made
+    made.stop.set()
+    async with asyncio.timeout(10):
+        await living
+
+
+async def test_desktops_under_construction_are_not_looked_at_again_and_again(site: Site) -> None:
+    now = SystemClock().now()
+    site.guests.silent.update(NAMES)
+    await insert(site.store, *(make_desktop(one, now) for one in NAMES))
+    await site.reach(*NAMES, phase=Phase.BOOTING)
+    assert site.cloud.looks <= 4 * len(NAMES), "fifteen polls fit into the time of building"
+
+
+async def test_a_desktop_goes_soon_once_its_server_is_gone(site: Site) -> None:
+    now = SystemClock().now()
+    await insert(site.store, make_desktop(NAMES[0], now))
+    await site.reach(NAMES[0])
+    async with site.store.begin(write=True) as tx:
+        await tx.desktops.change_intent(NAMES[0], now=SystemClock().now(), desired=Desired.DELETED, reason=Reason.USER)
+    await site.gone(NAMES[0])
+
+
+async def test_news_that_stays_away_in_the_middle_delays_nobody(site: Site) -> None:
+    now = SystemClock().now()
+    await insert(site.store, make_desktop(NAMES[0], now))
+    await site.reach(NAMES[0], phase=Phase.BUILDING)
+    site.cloud.away = True
+    await site.reach(NAMES[0])
