@@ -68,10 +68,11 @@ test-openstack: dev ## all tests on a real OpenStack with simulated hosts, fault
 	@$(SUDO) deploy/setup openstack
 	@$(RUN)pytest $(OPENSTACK_LANE) -m "openstack and not slow" --durations=10
 
-test-openstack-vm: dev ## boot a built image as a virtual machine and use it in the browser: minutes, more where there is no KVM
+test-openstack-vm: dev ## boot a built image through Nova on a real OpenStack and use it in the browser: minutes, more where there is no KVM
 	@$(SUDO) deploy/setup packages
 	@$(SUDO) deploy/setup vm
 	@$(SUDO) $(RUN)python -m beamdesk.adapters.vmimage build general --kernel --out $(VM_DISK)
+	@$(SUDO) $(RUN)python -m beamdesk.gateway.webclient --dest /var/cache/beamdesk/selkies-web
 	@$(SUDO) env BEAMDESK_TEST_DISK=$(VM_DISK) $(RUN)pytest tests/vm
 
 vm-image: dev ## build the virtual machine disk of an image: make vm-image IMAGE=imaging OUT=imaging.qcow2

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from . import machines
 from .layout import A100, PASSWORD, REGION, T4, V100, Layout, Options
 
 Sections = dict[str, dict[str, str | int | Path | Sequence[str]]]
@@ -243,14 +244,19 @@ def _nova(layout: Layout, options: Options) -> Sections:
     }
 
 
-def _merge(sections: Sections, more: Mapping[str, Mapping[str, str | Sequence[str]]]) -> Sections:
+def _merge(sections: Sections, more: Mapping[str, Mapping[str, str | int | Path | Sequence[str]]]) -> Sections:
     return {name: {**sections.get(name, {}), **more.get(name, {})} for name in {**sections, **more}}
 
 
 def _write_nova(layout: Layout, venv: Path, options: Options) -> None:
     nova = _merge(_nova(layout, options), options.nova)
+    if options.machines:
+        nova = _merge(nova, machines.metadata_settings())
     _write(layout.etc / "nova/nova.conf", nova)
     _write(layout.etc / "nova/nova-scheduler.conf", _merge(nova, {"DEFAULT": {"executor_thread_pool_size": "8"}}))
     # A compute that knows a database would use it instead of the conductor.
-    _write(layout.etc / "nova/nova-compute.conf", {k: v for k, v in nova.items() if k not in ("api_database", "database")})
+    compute = {k: v for k, v in nova.items() if k not in ("api_database", "database")}
+    _write(layout.etc / "nova/nova-compute.conf", compute)
+    if options.machines:
+        _write(layout.etc / "nova/nova-machines.conf", _merge(compute, machines.settings(layout, venv, options)))
     shutil.copy(venv / "etc/nova/api-paste.ini", layout.etc / "nova/api-paste.ini")

@@ -8,7 +8,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from .layout import CACHE, HERE
@@ -38,11 +38,11 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def check_programs() -> None:
+def check_programs(names: Sequence[str] = PROGRAMS, what: str = "openstack") -> None:
     """Fail with the remedy if a system package is missing."""
-    missing = [name for name in PROGRAMS if not shutil.which(name)]
+    missing = [name for name in names if not shutil.which(name)]
     if missing:
-        raise ControlPlaneError(f"missing programs: {', '.join(missing)}. Run 'deploy/setup openstack' as root")
+        raise ControlPlaneError(f"missing programs: {', '.join(missing)}. Run 'deploy/setup {what}' as root")
 
 
 def cache_folder() -> Path:

@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("BEAMDESK_CACHE_DIR", "/var/cache/beamdesk")) / "openstack"
 PASSWORD = "loopback-only"  # of every account; the instance listens on loopback and is thrown away
 REGION = "RegionOne"
-PORTS = ("keystone", "placement", "glance", "neutron", "nova", "cinder", "rabbit", "rabbit-distribution", "epmd")
+PORTS = ("keystone", "placement", "glance", "neutron", "nova", "cinder", "rabbit", "rabbit-distribution", "epmd", "metadata")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,13 @@ class Options:
     """Folders from which OpenStack may import more, such as scheduler plugins."""
     volumes: bool = True
     """Run Cinder."""
+    machines: str = ""
+    """``kvm`` or ``qemu``: instead of simulated hosts one that boots machines so (`machines`). Start it in `enclosure.network`."""
+
+    @property
+    def known_hosts(self) -> int:
+        """How many hosts Nova and Placement have when all are there."""
+        return self.hosts + bool(self.machines)
 
 
 def free_ports(names: Sequence[str]) -> dict[str, int]:
@@ -77,9 +84,11 @@ class Layout:
             raise ValueError(f"the path of the instance is too long for a Unix socket: {root}")
         root.mkdir(parents=True, exist_ok=True)
         chosen = root / "ports.json"
-        if not chosen.exists():
-            chosen.write_text(json.dumps(free_ports(PORTS)))
-        return cls(root, json.loads(chosen.read_text()))
+        ports = json.loads(chosen.read_text()) if chosen.exists() else {}
+        if lacking := [name for name in PORTS if name not in ports]:
+            ports |= free_ports(lacking)
+            chosen.write_text(json.dumps(ports))
+        return cls(root, ports)
 
     @property
     def logs(self) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from . import broker, clouds, configs, content, database, golden
+from . import broker, clouds, configs, content, database, golden, machines
 from .environment import check_programs, ensure_venv, install_plugins
 from .layout import Layout, Options
 from .processes import ControlPlaneError, Processes, wait_for
@@ -80,6 +80,8 @@ class ControlPlane:
 
     def hosts(self, process: str) -> tuple[str, ...]:
         """Return the hosts that a compute process runs, such as those of ``compute-1``."""
+        if process in machines.LAST:
+            return (machines.HOST,)
         first, count = compute_processes(self.options)[process]
         return tuple(f"host-{number:03d}" for number in range(first, first + count))
 
@@ -173,6 +175,8 @@ class ControlPlane:
     def up(self) -> None:
         """Start what is missing and return when a server could be built."""
         check_programs()
+        if self.options.machines:
+            check_programs(machines.PROGRAMS, "vm")
         self._restore_options()
         processes, services = self._parts()
         if (self.layout.root / "ready").exists() and all(processes.pid(name) for name in self.names()):
@@ -194,7 +198,9 @@ class ControlPlane:
         """Return the names of all services, in the order of their start."""
         cinder = ("cinder-scheduler", "cinder-volume")
         apis = APIS if self.options.volumes else tuple(name for name in APIS if name != "cinder-api")
-        return ("epmd", "rabbit", "mysql", *apis, "conductor", "scheduler", *compute_processes(self.options)) + (
+        before, after = (machines.FIRST, machines.LAST) if self.options.machines else ((), ())
+        computes = (*compute_processes(self.options), *after)
+        return ("epmd", "rabbit", "mysql", *apis, *before, "conductor", "scheduler", *computes) + (
             cinder if self.options.volumes else ()
         )
 
@@ -213,9 +219,12 @@ class ControlPlane:
         wait_for(lambda: database.query(self.layout, asked).strip() != "0", "the conductor")
         self._say("the conductor is up; starting hosts")
         self.start(*(name for name in names if name in APIS), *computes)
-        wait_for(self._hosts_known, "the hosts in Placement and in their cell", 120 + 3 * self.options.hosts)
+        wait_for(self._hosts_known, "the hosts in Placement and in their cell", 120 + 3 * self.options.known_hosts)
         if self.options.volumes:
             wait_for(self._volumes_up, "cinder-volume")
+        # Neutron learns of some attributes of ports with its first query, and a list of ports fails before it makes one.
+        with self.connect() as admin:
+            list(admin.network.networks())
 
     def _hosts_up(self) -> set[str]:
         fresh_s = 90 if self.options.hosts >= configs.MANY_HOSTS else 10
@@ -230,7 +239,7 @@ class ControlPlane:
             "select (select count(*) from nova_api.host_mappings), (select count(distinct r.id) from placement.resource_providers r "
             "join placement.inventories i on i.resource_provider_id = r.id where r.parent_provider_id is null)"
         )
-        return all(int(count) >= self.options.hosts for count in database.query(self.layout, statement).split())
+        return all(int(count) >= self.options.known_hosts for count in database.query(self.layout, statement).split())
 
     def _volumes_up(self) -> bool:
         return "cinder-volume" in database.query(self.layout, "select `binary` from cinder.services where report_count > 0")
@@ -240,7 +249,7 @@ class ControlPlane:
         (self.layout.root / "ready").unlink(missing_ok=True)
         if not self.layout.pids.exists():
             return
-        processes = Processes(self.layout, {}, tied=False)
+        processes = self._processes or Processes(self.layout, {}, tied=False)
         last = ("mysql", "rabbit", "epmd")
         processes.stop(*(name for name in processes.names() if name not in last))
         for name in last:

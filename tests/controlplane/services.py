@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from . import machines
 from .layout import Layout, Options
 from .processes import Processes
 
@@ -15,6 +16,7 @@ _WSGI = {
     "neutron": ("neutron", "neutron.wsgi.api", 8),
     "nova-api": ("nova", "nova.wsgi.osapi_compute", 8),
     "cinder-api": ("cinder", "cinder.wsgi.api", 4),
+    "nova-metadata": ("metadata", "nova.wsgi.metadata", 2),
 }  # name: (port, module, threads)
 
 
@@ -52,11 +54,14 @@ class Services:
         self._venv = venv
         self._options = options
         self._processes = processes
+        self._machines = machines.Machines(layout, venv, processes)
 
     def start(self, name: str) -> None:
         """Start one service; running already is fine."""
         if name in _WSGI:
             self._start_api(name)
+        elif name in (*machines.FIRST, *machines.LAST):
+            self._machines.start(name)
         elif name.startswith("compute-"):
             first, count = compute_processes(self._options)[name]
             self._spawn(name, [self._venv / "bin/python", "-m", "farm.computes", str(first), str(count)], "nova/nova-compute.conf")

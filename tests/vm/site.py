@@ -1,8 +1,7 @@
-"""A whole deployment whose desktops are virtual machines: portal, reconciler, gateway, guest API over HTTPS, storage over NFS."""
+"""A whole deployment whose desktops are virtual machines of Nova: portal, reconciler, gateway, guest API over HTTPS, data over NFS."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
@@ -19,11 +18,13 @@ from pathlib import Path
 import httpx2
 
 from beamdesk.adapters.demo.people import DAQ_UID, EXPERIMENTS
-from beamdesk.adapters.vmimage.build import Manifest
-from vm.machine import HOST, STREAM_PORT, Inside, Plan, accelerator, end
+from controlplane.clouds import BEAMDESK
+from controlplane.content import NETWORK
+from controlplane.enclosure import HOST
+from vm.cloud import Cloud
+from vm.machine import READY_S, STEP_S, STREAM_PORT, Inside
 from vm.storage import nfs_server
 
-TESTS = Path(__file__).parents[1]
 CACHE = Path("/var/cache/beamdesk")
 SERVICES = ("serve", "reconcile", "gateway")
 
@@ -36,27 +37,26 @@ def free_port() -> int:
 
 @dataclass
 class Site:
-    """Made with `Site.running()`."""
+    """Made with `Site.running()`, in the network of its cloud."""
 
     folder: Path
-    disk: Path
+    cloud: Cloud
+    boot_timeout_s: float
     port: int = field(default_factory=free_port)
     gateway_port: int = field(default_factory=free_port)
     guest_port: int = field(default_factory=free_port)
     nfs_port: int = field(default_factory=free_port)
-    accelerator: str = "tcg"
 
     @classmethod
     @contextmanager
-    def running(cls, disk: Path, manifest: Manifest) -> Iterator[Site]:
+    def running(cls, cloud: Cloud, boot_timeout_s: float = READY_S) -> Iterator[Site]:
         folder = Path(tempfile.mkdtemp(prefix="beamdesk-vm-", dir="/var/tmp"))
         folder.chmod(0o755)
-        site = cls(folder, disk, accelerator=accelerator(disk))
+        site = cls(folder, cloud, boot_timeout_s)
         try:
             with ExitStack() as stack:
-                site._prepare(manifest)
-                stack.enter_context(nfs_server(folder / "nfs", site._exports(), site.nfs_port))
-                stack.callback(site.end_machines)
+                site._prepare()
+                stack.enter_context(nfs_server(folder / "nfs", site._exports(), HOST, site.nfs_port))
                 for name in SERVICES:
                     stack.enter_context(site._service(name))
                 site._wait()
@@ -76,28 +76,24 @@ class Site:
     def data(self) -> Path:
         return self.folder / "data"
 
-    @property
-    def machines(self) -> Path:
-        return self.folder / "machines"
-
     def inside(self, desktop_id: str) -> Inside:
-        return Inside(self.machines / desktop_id)
+        return self.cloud.inside(desktop_id)
 
-    def console(self, desktop_id: str) -> str:
-        path = self.machines / desktop_id / "console.log"
-        return path.read_text(errors="replace") if path.exists() else ""
-
-    def stream_port(self, desktop_id: str) -> int:
-        return json.loads((self.machines / desktop_id / "server.json").read_text())["port"]
+    def stream(self, desktop_id: str) -> str:
+        """Return the address at which a desktop's stream listens, as the gateway finds it."""
+        (addresses,) = self.cloud.server(desktop_id).addresses.values()
+        return f"http://{addresses[0]['addr']}:{STREAM_PORT}"
 
     def enrol(self, nonce: str) -> int:
         """Try a nonce from outside; return the guest API's status."""
         trusted = ssl.create_default_context(cafile=self.folder / "ca.pem")
-        trusted.check_hostname = False  # the certificate names the address that machines see
-        answer = httpx2.post(
-            f"https://127.0.0.1:{self.guest_port}/guest/v1/enrol", json={"nonce": nonce}, verify=trusted, timeout=60
-        )
+        answer = httpx2.post(f"https://{HOST}:{self.guest_port}/guest/v1/enrol", json={"nonce": nonce}, verify=trusted, timeout=60)
         return answer.status_code
+
+    def doctor(self) -> subprocess.CompletedProcess[str]:
+        """Run ``beamdesk openstack doctor`` with this deployment's settings, and an administrator's eyes."""
+        command = [sys.executable, "-m", "beamdesk.cli.main", "openstack", "doctor", "--admin-cloud", "admin", "--json"]
+        return subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=STEP_S, check=False)
 
     def logs(self) -> str:
         return "\n".join(f"== {name}\n{(self.folder / f'{name}.log').read_text()[-3000:]}" for name in SERVICES)
@@ -110,36 +106,16 @@ class Site:
             client.headers["Authorization"] = f"Bearer {answer.json()['token']}"
             yield client
 
-    def end_machines(self) -> None:
-        for path in self.machines.glob("*/server.json"):
-            end(path.parent)
-
     # -- parts
 
-    def _prepare(self, manifest: Manifest) -> None:
-        for name in ("state/app", "state/run/guest-api", "state/log", "machines", "cache/images"):
+    def _prepare(self) -> None:
+        for name in ("state/app", "state/run/guest-api", "state/log", "cache"):
             (self.folder / name).mkdir(parents=True)
         (self.folder / "state/app/deployment-id").write_text(os.urandom(16).hex())
         (self.folder / "cache/selkies-web").symlink_to(CACHE / "selkies-web")
-        self._write_catalog(manifest)
         self._write_data()
         self._certificate()
-        ca = (self.folder / "ca.pem").read_text()
-        Plan(self.machines, self.disk, f"https://{HOST}:{self.guest_port}", ca, self.accelerator).write()
         (self.folder / "beamdesk.toml").write_text(self._settings())
-
-    def _write_catalog(self, manifest: Manifest) -> None:
-        known = {name.removeprefix("beamdesk_"): value for name, value in manifest.properties.items()}
-        image = {
-            "id": known["image"],
-            "hash": known["content_hash"],
-            "title": {language: known[f"title_{language}"] for language in ("en", "zh")},
-            "description": {language: known[f"description_{language}"] for language in ("en", "zh")},
-            "beamlines": [],
-            "software": json.loads(known["software"]),
-            "size_bytes": manifest.size_bytes,
-        }
-        (self.folder / "cache/images/catalog.json").write_text(json.dumps({"format": 1, "images": [image]}))
 
     def _write_data(self) -> None:
         for experiment in EXPERIMENTS:
@@ -182,31 +158,33 @@ cache_dir = "{self.folder}/cache"
 port = {self.port}
 gateway_port = {self.gateway_port}
 [openstack]
+cloud = "{BEAMDESK}"
+clouds_yaml = "{self.cloud.plane.clouds_yaml}"
+network = "{NETWORK}"
+gateway_addresses = ["{HOST}/32"]
+guest_ca = "{self.folder}/ca.pem"
+call_timeout_s = 60
 stream_port = {STREAM_PORT}
 guest_url = "https://{HOST}:{self.guest_port}"
 [guest]
-host = "127.0.0.1"
+host = "{HOST}"
 port = {self.guest_port}
 tls_certificate = "{self.folder}/guest.pem"
 tls_key = "{self.folder}/guest.key"
-boot_timeout_s = 1500
-silent_after_s = 180
+boot_timeout_s = {self.boot_timeout_s:.0f}
+silent_after_s = {STEP_S:.0f}
 {areas}
 """
 
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "BEAMDESK_CONFIG": str(self.folder / "beamdesk.toml")}
+
     @contextmanager
     def _service(self, name: str) -> Iterator[None]:
-        environment = {
-            "PATH": os.environ["PATH"],
-            "LANG": "C.UTF-8",
-            "PYTHONPATH": str(TESTS),
-            "BEAMDESK_CONFIG": str(self.folder / "beamdesk.toml"),
-            "BEAMDESK_TEST_MACHINES": str(self.machines),
-        }
         with (self.folder / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, TESTS / "vm/launch.py", name], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+            command = [sys.executable, "-m", "beamdesk.cli.main", name]
+            process = subprocess.Popen(command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             yield
         finally:
@@ -214,7 +192,7 @@ silent_after_s = 180
             process.wait(30)
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + STEP_S
         while time.monotonic() < deadline:
             try:
                 if httpx2.get(f"{self.origin}/healthz").status_code == 200:
