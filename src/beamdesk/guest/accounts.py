@@ -10,7 +10,8 @@ import os
 import re
 import shutil
 import stat
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from beamdesk.guest.errors import SetupError
@@ -93,6 +94,11 @@ def _ensure_lines(path: Path, wanted: list[str], *, unique_id: bool = True) -> N
     shutil.copystat(path, draft)
     os.chown(draft, path.stat().st_uid, path.stat().st_gid)
     draft.rename(path)
+
+
+def with_devices(person: Person, groups: Collection[int]) -> Person:
+    """Return the person with the groups that open the desktop's cards."""
+    return replace(person, gids=tuple(sorted({*person.gids, *groups})))
 
 
 def make_runtime(person: Person, folder: Path | None = None) -> Path:

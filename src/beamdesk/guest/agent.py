@@ -152,7 +152,7 @@ class Agent:
         step = StepName.ACCOUNT
         try:
             self._progress.set(step, StepState.RUNNING)
-            person = accounts.ensure(identity.account)
+            person = accounts.with_devices(accounts.ensure(identity.account), cards.groups())
             accounts.make_runtime(person)
             # a home of its own comes before what is put into it
             storage.ensure(tuple(mount for mount in identity.mounts if mount.target == str(person.home)))

@@ -6,10 +6,13 @@ hypervisor emulates are no cards.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+_GROUP, _OTHERS_RIGHTS = stat.S_IRGRP | stat.S_IWGRP, stat.S_IROTH | stat.S_IWOTH
 _NVIDIA = re.compile(r"nvidia([0-9]+)\Z")
 _RENDER = re.compile(r"renderD[0-9]+\Z")
 _OTHERS = frozenset({"nvidia", "nvidia-drm", "virtio_gpu", "vmwgfx", "vgem", "vkms"})
@@ -35,6 +38,22 @@ def render_nodes(dev: Path = Path("/dev"), sys: Path = Path("/sys")) -> tuple[Re
     names = sorted(path.name for path in (dev / "dri").glob("renderD*") if _RENDER.match(path.name))
     found = (RenderNode(dev / "dri" / name, _driver(sys, name), _device(sys, name)) for name in names)
     return tuple(node for node in found if node.driver and node.driver not in _OTHERS)
+
+
+def groups(dev: Path = Path("/dev")) -> frozenset[int]:
+    """Return the groups that may open the desktop's cards where not everybody may: ``render`` or ``video``, as udev gives them.
+
+    In a virtual machine nobody logs in as udev knows it, so that no rule opens the cards to the person. In a container everybody
+    may, and the superuser's own group is given to nobody.
+    """
+    found = set()
+    for path in (*dev.glob("nvidia*"), *(dev / "dri").glob("renderD*"), dev / "kfd"):
+        with contextlib.suppress(OSError):
+            info = path.stat()
+            group_only = info.st_mode & _GROUP == _GROUP and info.st_mode & _OTHERS_RIGHTS != _OTHERS_RIGHTS
+            if stat.S_ISCHR(info.st_mode) and info.st_gid and group_only:
+                found.add(info.st_gid)
+    return frozenset(found)
 
 
 def has_card() -> bool:

@@ -6,13 +6,14 @@ nobody sees at once (settings, sound) starts when the desktop is on the screen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from beamdesk.guest import encoder
 from beamdesk.guest.accounts import Person
+from beamdesk.guest.cards import RenderNode
 from beamdesk.guest.errors import SetupError
 from beamdesk.protocol.guest import Identity, Stream
 
@@ -49,8 +50,10 @@ class Component:
     spare: Component | None = None
 
 
-def environment(person: Person, identity: Identity) -> dict[str, str]:
-    """Return the environment of everything that runs as the person."""
+def environment(person: Person, identity: Identity, nodes: Sequence[RenderNode] = ()) -> dict[str, str]:
+    """Return the environment of everything that runs as the person. ``nodes``: the cards that Mesa drives."""
+    # without one Mesa would look for a card before it draws on the CPUs; NVIDIA's own libraries do not read this
+    graphics = {} if nodes else {"LIBGL_ALWAYS_SOFTWARE": "1"}
     lang, language = _LOCALES.get(identity.language, ("en_US.UTF-8", "en"))
     return {
         "HOME": str(person.home),
@@ -79,8 +82,8 @@ def environment(person: Person, identity: Identity) -> dict[str, str]:
         "GTK_CSD": "0",
         "QT_QPA_PLATFORMTHEME": "gtk3",
         "QT_X11_NO_MITSHM": "0",
-        "LIBGL_ALWAYS_SOFTWARE": "1",
         "BEAMDESK_DESKTOP": identity.desktop_id,
+        **graphics,
     }
 
 

@@ -54,10 +54,11 @@ class Session:
         self._progress = progress
         self._console = console
         self._clock = clock
-        self._environment = environment(person, identity)
+        nodes = cards.render_nodes()
+        self._environment = environment(person, identity, nodes)
         self._output = processes.Output(lambda name, line: console.say("output", program=name, line=line))
         self._tell = tell
-        coding = encoder.settings(cards.nvidia_cards(), cards.render_nodes())
+        coding = encoder.settings(cards.nvidia_cards(), nodes)
         self._supervisor = Supervisor(components(person, identity.stream, coding), self._start, self._end, clock)
         self._fallen_back = ""
         self._stream_since = 0.0

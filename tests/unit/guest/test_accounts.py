@@ -108,3 +108,8 @@ def test_a_home_that_is_a_link_is_refused(tmp_path):
     (tmp_path / "home").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(SetupError):
         accounts.fill_home(person(tmp_path / "home"), tmp_path)
+
+
+def test_groups_of_devices_come_to_the_persons_own(etc):
+    person = accounts.with_devices(accounts.ensure(ADA, etc), {44, 105})
+    assert person.gids == (44, 105, 20001, 30001)

@@ -1,3 +1,6 @@
+import stat
+from pathlib import Path
+
 import pytest
 
 from beamdesk.guest import cards
@@ -56,3 +59,49 @@ def test_what_is_not_mesas_or_no_hardware_is_left_out(host, driver):
 def test_a_desktop_without_devices_has_no_card(tmp_path):
     assert cards.nvidia_cards(tmp_path) == ()
     assert cards.render_nodes(tmp_path, tmp_path) == ()
+
+
+class Device:
+    """What stat(2) tells of a device file."""
+
+    def __init__(self, mode, gid):
+        self.st_mode, self.st_gid = mode, gid
+
+
+@pytest.fixture
+def modes(host, monkeypatch):
+    """Makes device files with these modes and groups, which only the superuser could."""
+    known = {}
+    real = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda path, **options: known.get(path.name) or real(path, **options))
+
+    def make(name, mode, gid, kind=stat.S_IFCHR):
+        host.node(name)
+        known[name.rsplit("/", 1)[-1]] = Device(kind | mode, gid)
+
+    return make
+
+
+def test_the_groups_of_cards_are_the_persons(host, modes):
+    modes("dri/renderD128", 0o660, 105)
+    modes("kfd", 0o660, 105)
+    modes("nvidia0", 0o660, 44)
+    assert cards.groups(host.dev) == {44, 105}
+
+
+@pytest.mark.parametrize(
+    ("mode", "gid", "kind"),
+    [
+        (0o666, 105, stat.S_IFCHR),
+        (0o600, 105, stat.S_IFCHR),
+        (0o640, 105, stat.S_IFCHR),
+        (0o660, 0, stat.S_IFCHR),
+        (0o660, 105, stat.S_IFREG),
+    ],
+    ids=["open to all", "closed", "read only", "the superuser's", "no device"],
+)
+def test_no_group_is_given_away_that_opens_no_card(host, modes, mode, gid, kind):
+    modes("dri/renderD128", mode, gid, kind)
+    modes("dri/card0", 0o660, 44)
+    modes("sda", 0o660, 6)
+    assert cards.groups(host.dev) == frozenset()

@@ -83,3 +83,9 @@ def test_the_spare_of_one_that_uses_a_card_touches_none_and_is_the_same_otherwis
 def test_the_card_of_another_desktop_is_not_looked_for():
     node = RenderNode(Path("/dev/dri/renderD130"), "amdgpu", Path("/sys/x"))
     assert stream(encoder.settings((), (node,))).environment["SELKIES_ENCODE_DRI"] == "/dev/dri/renderD130"
+
+
+def test_programs_draw_on_the_cpus_only_where_no_card_can():
+    node = RenderNode(Path("/dev/dri/renderD130"), "amdgpu", Path("/sys/x"))
+    assert components.environment(PERSON, IDENTITY)["LIBGL_ALWAYS_SOFTWARE"] == "1"
+    assert "LIBGL_ALWAYS_SOFTWARE" not in components.environment(PERSON, IDENTITY, (node,))

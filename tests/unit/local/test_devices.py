@@ -82,6 +82,13 @@ def test_other_cards_are_their_render_nodes_and_test_devices_are_none(tmp_path: 
     assert (card.name, [str(node.rule) for node in card.nodes]) == ("renderD128", ["c 226:128 rw"])
 
 
+def test_rocm_gets_its_control_node_with_cards_of_amd_only(tmp_path: Path) -> None:
+    numbers = {"dri/renderD128": (226, 128), "dri/renderD129": (226, 129), "kfd": (240, 0)}
+    amd, intel = machine(tmp_path, numbers, {"renderD128": ("a", "amdgpu"), "renderD129": ("b", "i915")}, {})
+    assert [node.path for node in amd.nodes] == ["dri/renderD128", "kfd"]
+    assert [node.path for node in intel.nodes] == ["dri/renderD129"]
+
+
 def test_a_file_that_is_no_device_is_no_card(tmp_path: Path) -> None:
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/nvidia0").touch()

@@ -20,6 +20,8 @@ _RENDER = re.compile(r"renderD[0-9]+\Z")
 _PCI = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\Z")
 _NVIDIA_SHARED = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset")
 """Control nodes that every process with an NVIDIA card opens; they give access to no card by themselves."""
+_AMD_SHARED = ("kfd",)
+"""ROCm's control node: opens only cards that the device filter lets through (kfd_devcgroup_check_permission)."""
 _NOT_CARDS = frozenset({"vgem", "nvidia", "nvidia-drm"})
 """Kernel drivers whose render nodes are no cards: a test device, and NVIDIA's, which belong to their ``nvidiaN``."""
 
@@ -91,8 +93,12 @@ def discover(
         own = _nodes(dev, (name, *((f"dri/{render}",) if render else ())), number)
         if own:
             cards.append(Card(name, own + shared, address))
-    others = (name for name in sorted(renders, key=_trailing_number) if _driver(sys, name) not in _NOT_CARDS)
-    cards += [Card(name, own, _address(sys, name)) for name in others if (own := _nodes(dev, (f"dri/{name}",), number))]
+    for name in sorted(renders, key=_trailing_number):
+        driver = _driver(sys, name)
+        own = _nodes(dev, (f"dri/{name}",), number)
+        if own and driver not in _NOT_CARDS:
+            compute = _nodes(dev, _AMD_SHARED, number) if driver == "amdgpu" else ()
+            cards.append(Card(name, own + compute, _address(sys, name)))
     return tuple(cards)
 
 
