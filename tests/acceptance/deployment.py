@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx2
 
 PREFIX = Path(os.environ.get("BEAMDESK_PREFIX", "/opt/beamdesk"))
-CACHE = Path("/var/cache/beamdesk")
+CACHE = Path(os.environ.get("BEAMDESK_CACHE_DIR", "/var/cache/beamdesk"))
 DEMO_DATA = CACHE / "test" / "demo-data"
 
 

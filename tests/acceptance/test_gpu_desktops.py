@@ -95,6 +95,7 @@ def test_the_card_that_the_scheduler_gave_is_the_one_in_the_desktop(site: Deploy
 
 def test_how_much_the_card_is_used_is_on_the_page_and_in_the_api(site: Deployment, first) -> None:
     desktop_id, page = first
+    expect(page.locator(".status .meters")).to_have_text(re.compile(r"GPU\s*cannot be used"), timeout=60_000)
     install_library(desktop_id, 73)
     expect(page.locator(".status .meters")).to_have_text(re.compile(r"GPU\s*73 %"), timeout=60_000)
     with site.api("bob") as client:

@@ -19,7 +19,7 @@ from beamdesk.domain.guest import Guest
 from beamdesk.domain.ids import DesktopId, EventId, PersonId, SessionId
 from beamdesk.domain.session import Login, Session, Ticket, ViewerRole
 from beamdesk.ports.store import Claimed
-from beamdesk.protocol.guest import Step, StepName, StepState
+from beamdesk.protocol.guest import NO_CARD_WORKS, Step, StepName, StepState
 from beamdesk.reconcile.apply import outcome_of
 from engine_kit import ADA, EXPERIMENT, T0, add_people, make_desktop
 from postgres import Postgres, running_postgres
@@ -407,6 +407,7 @@ async def test_how_a_card_is_used_may_be_unknown_and_the_last_work_is_remembered
     assert await told(T0, 0.25, worked=False) == (0.25, None)
     assert await told(SOON, None, worked=True) == (None, SOON)
     assert await told(LATER, 0.0, worked=False) == (0.0, SOON)
+    assert await told(LATER, NO_CARD_WORKS, worked=False) == (NO_CARD_WORKS, SOON)
     async with store.begin(write=True) as tx:
         await tx.guests.put(replace(make_guest(b"m" * 32), gpu=None, worked_at=LATER))
         guest = await tx.guests.get(DesktopId("desktop01"))

@@ -79,7 +79,10 @@ class Use(BaseModel):
     gpu: float | None = Field(
         ge=0, le=1, description="Share of its busiest GPU; null where `gpu_state` is not `known`.", examples=[0.93]
     )
-    gpu_state: GpuState = Field(description="`none`: it has no GPU. `unknown`: its GPU does not tell how much it is used.")
+    gpu_state: GpuState = Field(
+        description="`none`: it has no GPU. `unknown`: its GPU does not tell how much it is used. `unusable`: its size has one, "
+        "and inside there is none that works."
+    )
     works: list[Work] = Field(
         description="What computes so much that the desktop counts as used with nobody there. A GPU that does not tell counts.",
         examples=[["gpu"]],

@@ -28,6 +28,7 @@ from beamdesk.ports.store import Transaction
 from beamdesk.protocol.guest import (
     HEARTBEAT_S,
     MAX_THUMBNAIL_BYTES,
+    NO_CARD_WORKS,
     Account,
     Group,
     Identity,
@@ -111,7 +112,7 @@ async def report(app: App, token: str, said: Report) -> ReportReply:
         return ReportReply()
     if news:
         _limit(app.limits.guest_step, guest.desktop_id, now)
-    cpu, gpu = _bounded(said.activity.cpu, 1.0), None if said.activity.gpu is None else _bounded(said.activity.gpu, 1.0)
+    cpu, gpu = _bounded(said.activity.cpu, 1.0), _gpu(said.activity.gpu)
     async with app.store.begin(write=True) as tx:
         guest = await _by_token(tx, token)
         desktop = await tx.desktops.get(guest.desktop_id)
@@ -210,6 +211,12 @@ def clean_line(text: str) -> str:
     text = "".join(" " if character.isspace() else character for character in text[: 4 * MAX_DETAIL])
     text = "".join(character for character in text if unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Co", "Cn"})
     return " ".join(text.split())[:MAX_DETAIL]
+
+
+def _gpu(value: float | None) -> float | None:
+    if value is None:
+        return None
+    return NO_CARD_WORKS if value < 0 else _bounded(value, 1.0)
 
 
 def _bounded(value: float, most: float) -> float:

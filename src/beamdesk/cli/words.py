@@ -79,7 +79,8 @@ def use(desktop: dict[str, Any]) -> str:
         return "not known"
     parts = [f"CPU {now['cpu']:.0%}"]
     if now["gpu_state"] != "none":
-        parts.append("GPU not known" if now["gpu"] is None else f"GPU {now['gpu']:.0%}")
+        unmeasured = "cannot be used" if now["gpu_state"] == "unusable" else "not known"
+        parts.append(f"GPU {unmeasured}" if now["gpu"] is None else f"GPU {now['gpu']:.0%}")
     return ", ".join(parts)
 
 

@@ -14,8 +14,8 @@ class Guest:
     """A row of the guest table: one per desktop, replaced at every (re)start of its server.
 
     ``nonce_hash`` is None once spent. ``stream_secret`` is needed in the clear by the gateway; it never leaves store, guest and
-    gateway and is kept out of every repr. ``gpu`` None: it has a card whose use is not known. ``worked_at``: when it last told of
-    a computation that counts as use.
+    gateway and is kept out of every repr. ``gpu`` None: it has a card whose use is not known; `NO_CARD_WORKS`: none that works.
+    ``worked_at``: when it last told of a computation that counts as use.
     """
 
     desktop_id: DesktopId

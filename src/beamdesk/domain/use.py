@@ -30,14 +30,16 @@ class GpuState(StrEnum):
     KNOWN = "known"
     UNKNOWN = "unknown"
     """It has a card whose driver does not tell how much it is used."""
+    UNUSABLE = "unusable"
+    """It was to have a card, and inside there is none that works."""
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
     """How a running desktop is used. ``cpu`` and ``gpu``: 0..1 by the newest report, at ``at``.
 
-    ``gpu``: of its busiest card; None: there is none, or it is not known (``gpu_state``), which counts as use. ``works``: what
-    keeps it running now. ``used_at``: the last sign of use. ``stops_at``: when it is stopped if there is no other.
+    ``gpu``: of its busiest card; None: there is none that works, or it is not known, which counts as use (``gpu_state``).
+    ``works``: what keeps it running now. ``used_at``: the last sign of use. ``stops_at``: when it is stopped if there is no other.
     """
 
     at: datetime
@@ -68,6 +70,8 @@ def gpu_state(desktop: Desktop, guest: Guest) -> GpuState:
     """Return what is known: a size without cards on a machine that has one anyway tells of it when it is used."""
     if guest.gpu is None:
         return GpuState.UNKNOWN
+    if guest.gpu < 0:
+        return GpuState.UNUSABLE if desktop.resources.gpus else GpuState.NONE
     return GpuState.KNOWN if desktop.resources.gpus or guest.gpu else GpuState.NONE
 
 

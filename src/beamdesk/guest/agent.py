@@ -18,7 +18,7 @@ from beamdesk.guest.observer import Observer
 from beamdesk.guest.progress import Progress
 from beamdesk.guest.reporter import Reporter
 from beamdesk.guest.session import Session
-from beamdesk.protocol.guest import Identity, StepName, StepState
+from beamdesk.protocol.guest import NO_CARD_WORKS, Identity, StepName, StepState
 
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.05, 2.0
 _MAX_MESSAGE = 500
@@ -114,7 +114,7 @@ class Agent:
             self._progress,
             api,
             cpu,
-            lambda: self._gpu.share() if self._gpu else 0.0,
+            self._gpu_share,
             lambda: observer.idle_s() if observer else self._clock() - started,
             self._show,
             self._refuse,
@@ -138,6 +138,11 @@ class Agent:
             reporter.close()
             if self._gpu:
                 self._gpu.close()
+
+    def _gpu_share(self) -> float | None:
+        if self._gpu:
+            return self._gpu.share()
+        return None if cards.has_card() else NO_CARD_WORKS
 
     def _watch_cards(self, person: accounts.Person) -> GpuMeter:
         return GpuMeter(

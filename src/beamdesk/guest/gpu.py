@@ -14,12 +14,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from beamdesk.guest.accounts import Person
+from beamdesk.protocol.guest import NO_CARD_WORKS
 
 SILENT_S = 10.0
 """A probe that says nothing for so long hangs in its driver, and is ended."""
 _DELAYS_S = (0.0, 2.0, 10.0, 60.0)
 """One that ends again and again is started ever more slowly, one that lived for ``_FORGIVEN_S`` at once."""
 _FORGIVEN_S = 60.0
+_SIGNS = {"?": None, "-": NO_CARD_WORKS}
 _PIPE = 65536
 _MAX_LINE = 500
 _MOST_SAID = 20
@@ -56,10 +58,10 @@ class GpuMeter:
         self._due_at = 0.0
 
     def share(self) -> float | None:
-        """Return the share; None if there is a card whose use is not known."""
+        """Return the share; None if there is a card whose use is not known, `NO_CARD_WORKS` if there is none to compute on."""
         if self._probe is None:
             if not self._has_card():
-                return 0.0
+                return NO_CARD_WORKS
             self._start()
         if self._probe is not None:
             self._listen()
@@ -99,12 +101,11 @@ class GpuMeter:
             share, _space, words = line[:_MAX_LINE].decode("utf-8", "replace").partition(" ")
             # the probe runs as the person, who could make it say anything
             with contextlib.suppress(ValueError):
-                shares.append(None if share == "?" else min(1.0, max(0.0, float(share))))
+                shares.append(_SIGNS[share] if share in _SIGNS else min(1.0, max(0.0, float(share))))
             self._tell(words)
         if shares:
             self._heard_at = self._clock()
-            known = [share for share in shares if share is not None]
-            self._share = sum(known) / len(known) if len(known) == len(shares) else None
+            self._share = _mean(shares)
 
     def _check(self, probe: subprocess.Popen[bytes]) -> None:
         code = probe.poll()
@@ -129,6 +130,15 @@ class GpuMeter:
         if words and words not in self._said and len(self._said) < _MOST_SAID:
             self._said.add(words)
             self._say(words)
+
+
+def _mean(shares: Sequence[float | None]) -> float | None:
+    """Return the mean; unknown where one is; `NO_CARD_WORKS` only where no card worked all the time."""
+    known = [share for share in shares if share is not None]
+    if len(known) < len(shares):
+        return None
+    measured = [share for share in known if share != NO_CARD_WORKS]
+    return sum(measured) / len(measured) if measured else NO_CARD_WORKS
 
 
 def command() -> Sequence[str]:

@@ -1,8 +1,8 @@
 """The meter's own process: looks at the desktop's cards once a second and says on one line how busy the busiest is.
 
 A process of its own, without rights but the person's, because asking a card means asking its driver, which may block for ever or
-take the asking program with it. A line is ``<use> <words>``: a share 0..1, or ``?`` for a card that may be in use without saying
-how much; the words tell what is wrong, or nothing.
+take the asking program with it. A line is ``<use> <words>``: a share 0..1, ``?`` for a card that may be in use without saying how
+much, or ``-`` where no card works; the words tell what is wrong, or nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class Look:
 
 def _busiest(uses: list[Use]) -> str:
     known = [use for use in uses if use is not None]
-    return "?" if len(known) < len(uses) else f"{max(known, default=0.0):.3f}"
+    if len(known) < len(uses):
+        return "?"
+    return f"{max(known):.3f}" if known else "-"
 
 
 def our_programs(proc: Path = Path("/proc")) -> frozenset[int]:

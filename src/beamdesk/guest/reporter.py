@@ -20,7 +20,8 @@ class Reporter:
         progress: what to tell.
         api: where to; used by this thread only.
         cpu: measured once a heartbeat.
-        gpu: the share of the busiest card, None if not known; asked once a heartbeat, and answers at once.
+        gpu: the share of the busiest card, None if not known, `NO_CARD_WORKS` if there is none; asked once a heartbeat,
+            and answers at once.
         idle_s: seconds since the last input.
         show: shows a message on the desktop.
         refused: called once when our identity is no longer valid.
@@ -49,7 +50,7 @@ class Reporter:
         self._console = console
         self._clock = clock
         self._share = 0.0
-        self._gpu_share: float | None = 0.0
+        self._gpu_share = gpu()
         self._measured_at = clock()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
         self._reachable = True

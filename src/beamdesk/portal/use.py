@@ -46,25 +46,28 @@ def shown_use(view: DesktopView, say: Say) -> UseShown | None:
         return None
     meters = [_meter("cpu", use.cpu if use else None, say)]
     if use.gpu_state is not GpuState.NONE if use else desktop.resources.gpus:
-        meters.append(_meter("gpu", use.gpu if use else None, say))
-    note = _note(use, say)
-    return UseShown(desktop.id, tuple(meters), note, use.stops_at if use and not use.works else None)
+        broken = use is not None and use.gpu_state is GpuState.UNUSABLE
+        meters.append(_meter("gpu", use.gpu if use else None, say, unmeasured="use.unusable" if broken else "use.unknown"))
+    note, stops_at = _note(use, say)
+    return UseShown(desktop.id, tuple(meters), note, stops_at)
 
 
-def _meter(kind: str, share: float | None, say: Say) -> Meter:
+def _meter(kind: str, share: float | None, say: Say, unmeasured: str = "use.unknown") -> Meter:
     if share is None:
-        return Meter(kind, None, say.words("use.unknown"))
+        return Meter(kind, None, say.words(unmeasured))
     percent = round(100 * share)
     return Meter(kind, percent, say.words("use.percent", n=percent))
 
 
-def _note(use: Use | None, say: Say) -> str:
+def _note(use: Use | None, say: Say) -> tuple[str, datetime | None]:
     if use is None:
-        return say.words("use.silent")
+        return say.words("use.silent"), None
+    if use.gpu_state is GpuState.UNUSABLE:
+        return say.words("use.gpu_unusable"), None
     if not use.works:
-        return say.words("use.stops")
+        return say.words("use.stops"), use.stops_at
     blind = use.gpu_state is GpuState.UNKNOWN and Work.CPU not in use.works
-    return say.words("use.gpu_silent" if blind else "use.works")
+    return say.words("use.gpu_silent" if blind else "use.works"), None
 
 
 async def show_list(visit: Visit) -> Response:

@@ -16,6 +16,8 @@ THUMBNAIL_PATH = "/guest/v1/thumbnail"
 HEARTBEAT_S = 2.0
 """Seconds between two heartbeats; three missed ones count as a silent agent."""
 MAX_THUMBNAIL_BYTES = 64 * 1024
+NO_CARD_WORKS = -1.0
+"""In the place of a GPU's use: there is no card on which a program could compute. Older APIs take it for 0."""
 
 
 class StepName(StrEnum):
@@ -120,7 +122,8 @@ class Identity:
 class Activity:
     """What counts as use: seconds since the last input event, and the CPU and GPU use (0..1) since the last report.
 
-    ``gpu``: of the busiest of the desktop's own cards, 0 without one; None: there is a card whose use is not known.
+    ``gpu``: of the busiest of the desktop's own cards that work; `NO_CARD_WORKS` without one; None: there is a card whose use is
+    not known.
     """
 
     input_idle_s: float

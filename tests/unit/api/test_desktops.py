@@ -8,7 +8,7 @@ import pytest
 from apikit import DIFFRACTION, IMAGING, a_desktop, api_client, clock_of, events_of, make_ready, put_guest
 from beamdesk.app import guests
 from beamdesk.domain.desktop import Phase
-from beamdesk.protocol.guest import Activity, Report, Step, StepName, StepState
+from beamdesk.protocol.guest import NO_CARD_WORKS, Activity, Report, Step, StepName, StepState
 
 pytestmark = pytest.mark.anyio
 BODY = {"experiment": IMAGING, "image": "imaging", "flavor": "small", "name": "Sandstone"}
@@ -248,6 +248,12 @@ async def test_use_that_nobody_knows_is_null_and_never_zero(app):
         assert (use["gpu"], use["gpu_state"], use["works"]) == (None, "unknown", ["gpu"])
         clock_of(app).tick(11)
         assert (await client.get(f"/desktops/{desktop_id}")).json()["use"] is None
+
+
+async def test_a_card_that_does_not_work_is_no_idle_one(app):
+    async with api_client(app) as client:
+        _, use = await reported(app, client, "gpu.small", Activity(5.0, 0.01, NO_CARD_WORKS))
+        assert (use["gpu"], use["gpu_state"], use["works"]) == (None, "unusable", [])
 
 
 async def test_a_desktop_without_a_card_says_so(app):

@@ -65,6 +65,7 @@ def test_exit_codes_are_those_documented(code, status):
         ("ready", {"cpu": 0.0, "gpu": None, "gpu_state": "none"}, "CPU 0%"),
         ("ready", {"cpu": 0.424, "gpu": 0.93, "gpu_state": "known"}, "CPU 42%, GPU 93%"),
         ("ready", {"cpu": 1.0, "gpu": None, "gpu_state": "unknown"}, "CPU 100%, GPU not known"),
+        ("ready", {"cpu": 1.0, "gpu": None, "gpu_state": "unusable"}, "CPU 100%, GPU cannot be used"),
     ],
 )
 def test_use_that_is_not_known_is_no_zero(phase, told, said):

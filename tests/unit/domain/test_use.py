@@ -10,7 +10,7 @@ from beamdesk.domain.guest import Guest
 from beamdesk.domain.ids import DesktopId
 from beamdesk.domain.lease import LeaseRules
 from beamdesk.domain.use import FRESH_FOR, GpuState, Work, last_used, use_of, works
-from beamdesk.protocol.guest import Step, StepName, StepState
+from beamdesk.protocol.guest import NO_CARD_WORKS, Step, StepName, StepState
 from engine_kit import make_desktop
 
 RULES = LeaseRules()
@@ -45,6 +45,7 @@ def test_a_busy_card_counts_and_so_does_one_that_does_not_tell():
     assert works(RULES, cpu=0.0, gpu=0.05, vcpus=4) == (Work.GPU,)
     assert works(RULES, cpu=0.0, gpu=0.04, vcpus=4) == ()
     assert works(RULES, cpu=0.0, gpu=None, vcpus=4) == (Work.GPU,)
+    assert works(RULES, cpu=0.0, gpu=NO_CARD_WORKS, vcpus=4) == ()
     assert works(RULES, cpu=1.0, gpu=1.0, vcpus=4) == (Work.CPU, Work.GPU)
 
 
@@ -96,6 +97,8 @@ def test_what_nobody_told_lately_is_not_known(desktop, guest, now):
         (0, 0.0, GpuState.NONE, None),
         (0, 0.5, GpuState.KNOWN, 0.5),
         (0, None, GpuState.UNKNOWN, None),
+        (0, NO_CARD_WORKS, GpuState.NONE, None),
+        (1, NO_CARD_WORKS, GpuState.UNUSABLE, None),
         (1, 0.0, GpuState.KNOWN, 0.0),
         (1, 0.9, GpuState.KNOWN, 0.9),
         (2, None, GpuState.UNKNOWN, None),

@@ -10,6 +10,7 @@ import pytest
 
 from beamdesk.guest import gpu
 from beamdesk.guest.gpu import SILENT_S, GpuMeter
+from beamdesk.protocol.guest import NO_CARD_WORKS
 
 WELL = "import time\nwhile True:\n    print('0.750', flush=True); time.sleep(0.05)"
 LIMIT_S = 10.0
@@ -65,9 +66,16 @@ def test_the_share_is_the_mean_since_the_last_call(world):
 def test_without_a_card_no_probe_is_started(world):
     one = world(WELL)
     one.cards = False
-    assert one.meter.share() == 0.0
+    assert one.meter.share() == NO_CARD_WORKS
     assert one.started == []
     assert one.meter.pids() == []
+
+
+def test_a_card_that_does_not_work_is_no_idle_one(world):
+    one = world("import time\nprint('- a card is lost', flush=True); time.sleep(0.3); print('-\\n0.4', flush=True); time.sleep(60)")
+    one.share_when(lambda share: share == NO_CARD_WORKS)
+    assert one.share_when(lambda share: share != NO_CARD_WORKS) == 0.4
+    assert one.said == ["a card is lost"]
 
 
 def test_until_the_first_word_nothing_is_known(world):
@@ -176,7 +184,7 @@ def test_the_real_probe_says_what_it_sees_and_ends_with_its_listener(tmp_path):
     os.close(writer)
     try:
         line = os.read(reader, 500).decode()
-        assert line.split()[0] == "?" or 0.0 <= float(line.split()[0]) <= 1.0
+        assert line.split()[0] in "?-" or 0.0 <= float(line.split()[0]) <= 1.0
     finally:
         os.close(reader)
     assert probe.wait(LIMIT_S) == 0

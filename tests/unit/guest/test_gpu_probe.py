@@ -42,8 +42,13 @@ def test_a_lost_card_is_told_beside_the_share_of_the_others(desk):
     assert look(desk, Card(errors={"*": 15}), Card(gpu_percent=50))() == "0.500 card 0 is lost"
 
 
-def test_without_cards_there_is_no_use(tmp_path):
-    assert Look(dev=tmp_path, sys=tmp_path)() == "0.000"
+def test_without_cards_that_is_said(tmp_path):
+    assert Look(dev=tmp_path, sys=tmp_path)() == "-"
+
+
+def test_cards_that_are_all_lost_are_no_idle_ones(desk):
+    (desk[0] / "dri/renderD128").unlink()
+    assert look(desk, Card(errors={"*": 15}), Card(errors={"*": 15}))() == "- card 0 is lost; card 1 is lost"
 
 
 def test_a_driver_without_its_library_is_told(desk):

@@ -18,7 +18,7 @@ from beamdesk.domain.use import use_of
 from beamdesk.portal.i18n import words_for
 from beamdesk.portal.say import Say
 from beamdesk.portal.use import UseShown, shown_use
-from beamdesk.protocol.guest import Activity, Report, Step, StepName, StepState
+from beamdesk.protocol.guest import NO_CARD_WORKS, Activity, Report, Step, StepName, StepState
 from engine_kit import ADA, EXPERIMENT, T0, make_desktop
 
 from .conftest import Browse
@@ -50,6 +50,8 @@ def test_a_desktop_without_a_card_has_one_meter() -> None:
 def test_an_idle_card_is_zero_and_one_that_does_not_tell_is_not() -> None:
     assert meters(shown(1.0, 0.0)) == [("cpu", 100, "100 %"), ("gpu", 0, "0 %")]
     assert meters(shown(0.0, None)) == [("cpu", 0, "0 %"), ("gpu", None, "not known")]
+    assert meters(shown(0.0, NO_CARD_WORKS)) == [("cpu", 0, "0 %"), ("gpu", None, "cannot be used")]
+    assert meters(shown(0.0, NO_CARD_WORKS, gpus=0)) == [("cpu", 0, "0 %")]
     assert meters(shown(0.0, None, language="zh")) == [("cpu", 0, "0%"), ("gpu", None, "未知")]
 
 
@@ -62,6 +64,8 @@ def test_the_note_says_why_it_goes_on_or_when_it_stops() -> None:
     assert "computation" in shown(0.9).note
     assert "does not tell" in shown(0.0, None).note
     assert shown(0.0, None).stops_at is None
+    assert "ask for help" in shown(0.9, NO_CARD_WORKS).note
+    assert shown(0.0, NO_CARD_WORKS).stops_at is None
     idle = shown()
     assert (idle.note, idle.stops_at) == ("If nothing uses it any more, it is stopped at", T0 + LeaseRules().idle_after)
 
