@@ -135,9 +135,8 @@ def test_what_is_typed_in_the_browser_ends_up_on_the_sites_storage(site, desktop
     environment = "DISPLAY=:0 XAUTHORITY=/run/user/20102/Xauthority HOME=/home/bob XDG_RUNTIME_DIR=/run/user/20102"
     inside.run(f"cd; env {environment} setsid xfce4-terminal --maximize >/dev/null 2>&1 &", uid=BOB.uid, gids=GIDS)
     # Keys go to the window that is active, which is long after it is on the screen where there is only emulation.
-    active = (
-        f"env {environment} sh -c 'xprop -id $(xprop -root -notype _NET_ACTIVE_WINDOW | sed s/.*#//) WM_CLASS' | grep -i terminal"
-    )
+    active = "xprop -id $(xprop -root -notype _NET_ACTIVE_WINDOW | sed 's/.*# *//; s/,.*//') WM_CLASS | grep -i terminal"
+    active = f"export {environment}; {active}"
     until("a terminal window", lambda: inside.run(active, uid=BOB.uid)[0] == 0, seconds=STEP_S, pause=3)
     until("its shell", lambda: inside.run("pgrep -u bob -x bash")[0] == 0, seconds=STEP_S, pause=3)
     tab.mouse.click(640, 400)

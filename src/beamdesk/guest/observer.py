@@ -16,12 +16,12 @@ from beamdesk.guest.console import Console
 from beamdesk.guest.errors import ApiError, DisplayError
 from beamdesk.guest.picture import Camera, png
 from beamdesk.guest.session import Session
+from beamdesk.guest.silence import STREAM_S, Silence
 from beamdesk.guest.x11 import Display
 
 _IDLE_EVERY_S = 2.0
 _PICTURE_EVERY, _STREAM_EVERY = 5, 1
 """In multiples of ``_IDLE_EVERY_S``."""
-_STUCK_AFTER = 2
 
 
 class Observer:
@@ -39,7 +39,7 @@ class Observer:
         self._camera: Camera | None = None
         self._last_input = clock()
         self._last_picture = 0
-        self._silent = 0
+        self._silence = Silence(clock, in_use_s=STREAM_S)
         self._pictured = False
 
     def idle_s(self) -> float:
@@ -77,9 +77,9 @@ class Observer:
             self._pictured = self._session.is_up()
 
     def _check_stream(self) -> None:
-        self._silent = 0 if not self._session.stream_is_up() or stream.answers(self._listen) else self._silent + 1
-        if self._silent >= _STUCK_AFTER:
-            self._silent = 0
+        if not self._session.stream_is_up() or stream.answers(self._listen):
+            self._silence.answered()
+        elif self._silence.missed():
             self._session.report_stuck("stream")
 
     def _take_picture(self, display: Display) -> None:

@@ -67,7 +67,7 @@ class Session:
         self._display_since = 0.0
         self._silence = Silence(clock)
         self._stopping = False
-        self._stuck: set[str] = set()
+        self._stuck: set[tuple[str, int]] = set()
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.cookie = b""
 
@@ -78,7 +78,9 @@ class Session:
 
     def report_stuck(self, name: str) -> None:
         """Have a program that runs but does not answer ended and started again; may be called by any thread."""
-        self._stuck.add(name)
+        process = self._supervisor.process(name)
+        if process is not None:  # that one: by the time it is ended, a successor may have taken its place
+            self._stuck.add((name, process.pid))
         self._wake()
 
     def pids(self) -> list[int]:
@@ -131,9 +133,11 @@ class Session:
         processes.stop_all([process for process in running if isinstance(process, processes.Process)], _GRACE_S)
 
     def _repair(self) -> None:
-        for name in sorted(self._stuck):
-            self._kill(name, "does not answer")
-        self._stuck.clear()
+        while self._stuck:
+            name, pid = self._stuck.pop()
+            running = self._supervisor.process(name)
+            if running is not None and running.pid == pid:
+                self._kill(name, "does not answer")
         self._give_up_on_the_driver()
         for component in self._supervisor.reap():
             self._console.say("ended", program=component.name, cause=self._supervisor.cause(component.name))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from beamdesk.guest.silence import IN_USE_S
+from beamdesk.guest.silence import IN_USE_S, STREAM_S
 from beamdesk.protocol.guest import StepName, StepState
 from integration.guest.container import EXPERIMENT, GID, TEAM, UID, FakeApi
 
@@ -227,7 +227,7 @@ def test_a_killed_display_brings_the_whole_desktop_back(running):
 
 @pytest.mark.parametrize(
     ("program", "step", "patience_s"),
-    [("selkies_launcher.py", StepName.STREAM, 0.0), ("Xvfb", StepName.DISPLAY, IN_USE_S)],
+    [("selkies_launcher.py", StepName.STREAM, STREAM_S), ("Xvfb", StepName.DISPLAY, IN_USE_S)],
 )
 def test_a_program_that_hangs_is_replaced(running, program, step, patience_s):
     os.kill(running.find(program), signal.SIGSTOP)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from beamdesk.guest.silence import IN_USE_S, STARTING_S, Silence
+from beamdesk.guest.silence import IN_USE_S, STARTING_S, STREAM_S, Silence
 
 
 class Clock:
@@ -61,3 +61,13 @@ def test_what_has_been_ended_is_not_ended_again_at_once(silence, clock):
     clock.now += STARTING_S + 1
     assert silence.missed()
     assert not silence.missed()
+
+
+def test_a_streaming_server_is_waited_for_too(clock):
+    silence = Silence(clock, in_use_s=STREAM_S)
+    silence.answered()
+    assert not silence.missed()
+    clock.now += STREAM_S
+    assert not silence.missed()
+    clock.now += 1
+    assert silence.missed()
