@@ -10,7 +10,11 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from beamdesk.adapters.demo.people import DIFFRACTION, IMAGING
+from beamdesk.app.context import SiteRules
+from beamdesk.domain.catalog import Resources
+from beamdesk.domain.policy import Quota
 from beamdesk.domain.server import Remedy
+from beamdesk.protocol.guest import NO_CARD_WORKS
 from browser.world import World
 
 from .conftest import Open
@@ -22,7 +26,9 @@ RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "be
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    with World(tmp_path) as world:
+    plenty = Quota(9, Resources(32, 65536, 900, 4))
+    with World(tmp_path, rules=SiteRules(person_quota=plenty)) as world:
+        world.guests.activity = lambda _: (1.0, 0.3, NO_CARD_WORKS)  # the meters' longest words, where there is a GPU
         world.make_files(64)
         yield world
 
@@ -58,13 +64,14 @@ def test_every_page_is_accessible(world: World, open_page: Open, width: int, the
 
     page = open_page("bob", **options)
     check(page, "no desktops")
-    ready = applied(world, "Ready one")
+    ready = applied(world, "Ready one", flavor="gpu.small")
     expect(page.locator(".card .pill")).to_have_text("已就绪" if language == "zh" else "Ready", timeout=20_000)
     world.put_thumbnail(ready)
     world.cloud.faults.broken_builds.extend([("The image could not be mounted.", Remedy.PERSON)] * 10)
     failed = applied(world, "Failed one")
     expect(page.locator(".card.tone-failed")).to_have_count(1, timeout=20_000)
     page.reload()
+    expect(page.locator(".meter.unknown")).to_have_count(1, timeout=20_000)
     check(page, "desktops")
     page.locator("[data-menu] summary").first.click()
     check(page, "an open menu")
