@@ -37,6 +37,10 @@ class Answers:
         self.answered_at = float("-inf")
         self.stalls = stalls
 
+    def comes(self, within_s: float) -> bool:
+        """Tell whether anybody got an answer of late."""
+        return asyncio.get_running_loop().time() - self.answered_at <= within_s
+
     def got_one(self) -> None:
         """Take note of an answer, whatever it says."""
         self.silent = False

@@ -73,8 +73,8 @@ class _Loop:
 
     def _free(self) -> int:
         """Return how many passes may begin. Those that wait for long make room for others only while nobody gets an answer."""
-        answers, now = self._worker.answers, asyncio.get_running_loop().time()
-        waits = answers.silent or now - answers.answered_at > self._rules.timings.patience.total_seconds()
+        answers = self._worker.answers
+        waits = answers.silent or not answers.comes(self._rules.timings.patience.total_seconds())
         stalled = min(answers.stalled, self._rules.stalled_most) if waits else 0
         return max(self._rules.concurrency + stalled - len(self._passes), 0)
 

@@ -53,12 +53,18 @@ class NewsReader:
             await self._wake(news)
 
     async def _ask(self) -> News:
+        patience_s = self._rules.timings.patience.total_seconds()
+        asking = asyncio.create_task(self._cloud.server_news())
         try:
-            async with asyncio.timeout(self._rules.timings.patience.total_seconds()):
-                news = await self._cloud.server_news()
-        except TimeoutError as error:
-            self._answers.silent = True  # passes say so at once
-            raise CloudUnavailable("The cloud does not tell what changed in time.") from error
+            await asyncio.wait({asking}, timeout=patience_s)
+            if not asking.done() and self._answers.comes(patience_s):  # it is only busy
+                await asyncio.wait({asking}, timeout=patience_s)
+            if not asking.done():
+                self._answers.silent = True  # passes say so at once
+                raise CloudUnavailable("The cloud does not tell what changed in time.")
+            news = asking.result()
+        finally:
+            asking.cancel()
         self._answers.silent = False
         return news
 

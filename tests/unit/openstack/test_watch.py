@@ -158,7 +158,7 @@ async def test_without_news_nothing_is_told_from_memory(watch: Watch, sight: Sig
     await ask(watch, ONE)
     clock.now += FRESH_S + 0.1
     await ask(watch, ONE)
-    assert sight.asked["look"] == 4
+    assert sight.asked["look"] == 3
 
 
 async def test_with_news_a_known_server_costs_nothing(watch: Watch, sight: Sight) -> None:
@@ -249,7 +249,10 @@ async def test_a_running_server_without_a_known_port_is_looked_at(watch: Watch, 
 
 async def test_a_server_made_here_is_known_with_its_port_once_news_tells_of_it(watch: Watch, sight: Sight) -> None:
     await watch.news()
-    watch.made(ONE, f"u-{ONE}", Port("p", f"beamdesk-{ONE}", "", "10.0.0.7", frozenset(), ""))
+    sight.put(ONE, "BUILD", dated=False)
+    watch.made(ONE, sight.servers[f"u-{ONE}"], Port("p", f"beamdesk-{ONE}", "", "10.0.0.7", frozenset(), ""))
+    (seen,) = await ask(watch, ONE)
+    assert (seen.servers[0].status, sight.asked["look"]) == (ServerStatus.BUILD, 0)
     sight.put(ONE)
     assert (await watch.news()).desktops == {ONE}
     (seen,) = await ask(watch, ONE)
@@ -292,7 +295,8 @@ async def test_a_cloud_that_does_not_answer_is_told_to_everybody_and_memory_is_n
     answers = await asyncio.gather(*(watch.see(one) for one in MANY), return_exceptions=True)
     assert all(isinstance(answer, CloudUnavailable) for answer in answers)
     sight.down = False
-    assert (await watch.news()).everything
+    sight.put(ONE, "SHUTOFF")
+    assert (await watch.news()).desktops == {ONE}, "nothing was missed"
 
 
 async def test_who_gives_up_waiting_takes_nobody_along(watch: Watch, sight: Sight) -> None:

@@ -9,14 +9,16 @@ Nothing that is sent or received is logged: user-data holds a nonce, headers hol
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import threading
+import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TypeVar, cast
@@ -112,6 +114,8 @@ class Connection:
         self._lock = threading.Lock()
         self._adapters: dict[Service, Adapter] = {}
         self._microversion: str | None = None
+        self._slots = asyncio.Semaphore(config.concurrency)
+        self._dates: dict[Service, tuple[datetime, float]] = {}
 
     async def call(
         self,
@@ -137,7 +141,26 @@ class Connection:
         if version is None and service is Service.COMPUTE:
             version = await self.microversion()
         send = partial(self._send, service, method, path, body, query, version)
-        tries, until = TRIES if method == "GET" else 1, asyncio.get_running_loop().time() + self._timeout_s
+        tries = TRIES if method == "GET" else 1
+        async with (
+            contextlib.nullcontext() if ahead else self._slots
+        ):  # the limit is the service's: waiting for others is not counted
+            reply = await self._tried(service, doing, send, tries, accept, ahead=ahead)
+        if (date := reply.clock) is not None:
+            self._dates[service] = (date, time.monotonic())
+        return reply
+
+    async def _tried(
+        self,
+        service: Service,
+        doing: str,
+        send: Callable[[], requests.Response],
+        tries: int,
+        accept: frozenset[int],
+        *,
+        ahead: bool,
+    ) -> Reply:
+        until = asyncio.get_running_loop().time() + self._timeout_s
         while True:
             tries -= 1
             pause = (0.2 + 0.3 * self._jitter()) * (TRIES - tries)
@@ -150,6 +173,13 @@ class Connection:
                 if response.status_code not in _TRANSIENT or response.status_code in accept or not tries:
                     return _reply(service, doing, response, accept)
             await asyncio.sleep(pause)
+
+    def clock(self, service: Service) -> datetime | None:
+        """Return a service's own time by the date of its last answer; None where none has told it yet."""
+        if service not in self._dates:
+            return None
+        date, at = self._dates[service]
+        return date + timedelta(seconds=time.monotonic() - at)
 
     async def pages(
         self, service: Service, path: str, collection: str, doing: str, query: Mapping[str, str], *, ahead: bool = False

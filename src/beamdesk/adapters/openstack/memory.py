@@ -12,7 +12,7 @@ from beamdesk.adapters.openstack.records import NovaServer, Port
 from beamdesk.domain.ids import DesktopId
 from beamdesk.domain.server import Observation, Server, ServerStatus
 
-FRESH_S = 5.0
+FRESH_S = 10.0
 """So old news may be for memory to be told. Whatever changes meanwhile is in the next news, which wakes the desktop."""
 LOOK_S = 30.0
 """So long a server that nobody saw is told from memory: what Nova does not date is in no news."""
@@ -49,11 +49,25 @@ class Memory:
         self.fresh_at = float("-inf")
         """When the last news was asked for."""
 
-    def forget(self) -> None:
-        """Know no server any more. That there was none a moment ago, and what was ordered, stays true."""
-        for known in (self._servers, self._of, self._ports, self._seen, self._gone):
-            known.clear()
+    def forget(self, before: float) -> None:
+        """Know no server any more that was seen before then."""
+        for desktop_id in [one for one, at in self._seen.items() if at < before]:
+            self._unsee(desktop_id)
+
+    def distrust(self) -> None:
+        """Tell nothing until news comes again."""
         self.fresh_at = float("-inf")
+
+    def _unsee(self, desktop_id: DesktopId) -> None:
+        self._seen.pop(desktop_id, None)
+        for uuid in self._of.pop(desktop_id, ()):
+            self._servers.pop(uuid, None)
+
+    def _make_room(self) -> None:
+        if max(len(self._seen), len(self._gone), len(self._ports), len(self._wrote), len(self._absent)) > _MOST:
+            self.forget(float("inf"))
+            for known in (self._gone, self._ports, self._wrote, self._absent):
+                known.clear()
 
     def recall(self, desktop_id: DesktopId, now: float) -> Observation | None:
         """Return the desktop's servers where they are known well enough; None = look."""
@@ -74,11 +88,9 @@ class Memory:
         self, observations: Mapping[DesktopId, Observation], servers: Iterable[NovaServer], ports: Iterable[Port], begun: float
     ) -> None:
         """Remember a look that began then: it replaces what was known of these desktops."""
-        if len(self._seen) + len(self._gone) > _MOST:
-            self.forget()
+        self._make_room()
         for desktop_id in observations:
-            for uuid in self._of.pop(desktop_id, ()):
-                self._servers.pop(uuid, None)
+            self._unsee(desktop_id)
             self._seen[desktop_id] = begun
             self._absent.pop(desktop_id, None)
         for server in servers:
@@ -128,10 +140,12 @@ class Memory:
             self._of.get(desktop_id, set()).discard(uuid)
         return desktop_id
 
-    def made(self, desktop_id: DesktopId, uuid: str, port: Port, now: float) -> None:
-        """Remember that this process had a server made, with this port."""
-        self._ports[uuid] = port
+    def made(self, desktop_id: DesktopId, server: NovaServer, port: Port, now: float) -> None:
+        """Remember that this process had a server made, with this port; the order to make it is no reason to look any more."""
+        self._ports[server.uuid] = port
+        self._put(server)
         self._seen[desktop_id] = now
+        self._wrote.pop(desktop_id, None)
 
     def wrote(self, desktop_id: DesktopId, now: float) -> None:
         """Take note that an order was given: only news that is asked for later may be told."""

@@ -171,7 +171,7 @@ class PlaceDriver:
             await self.ports.delete(port)
             raise
         log.info("server.made", desktop=spec.desktop_id, server=uuid, place=self.place.name)
-        self.watch.made(spec.desktop_id, uuid, port)
+        self.watch.made(spec.desktop_id, self.servers.just_made(uuid, spec.desktop_id, made_at), port)
         return Server(server_id(self.place.name, uuid), spec.desktop_id, ServerStatus.BUILD, made_at, self._address(port))
 
     async def _take_port(

@@ -37,9 +37,10 @@ class Servers:
         return tuple(server for server in servers if self._names.tag in server.tags)
 
     async def clock(self) -> datetime | None:
-        """Return Nova's own time; None where its answers do not tell it."""
-        query = {"limit": "1"}
-        return (await self._connection.call(Service.COMPUTE, "GET", "/servers", "tell its time", query=query, ahead=True)).clock
+        """Return Nova's own time, by its last answer; None where its answers do not tell it."""
+        if self._connection.clock(Service.COMPUTE) is None:
+            await self._connection.call(Service.COMPUTE, "GET", "/servers", "tell its time", query={"limit": "1"}, ahead=True)
+        return self._connection.clock(Service.COMPUTE)
 
     async def changed(self, since: datetime) -> tuple[tuple[NovaServer, ...], datetime | None]:
         """List what changed since a time, deleted servers included; with Nova's own time before the list, where it tells it.
@@ -94,6 +95,12 @@ class Servers:
         if not uuid:
             raise CloudUnavailable("Nova takes the order for a server and does not say which. Beamdesk looks again.")
         return uuid, reply.clock or datetime.now(UTC)
+
+    def just_made(self, uuid: str, desktop_id: DesktopId, made_at: datetime) -> NovaServer:
+        """Return a server as Nova would show it that has just taken the order for it."""
+        tags, marks = (self._names.tag, self._names.desktop_tag(desktop_id)), self._names.metadata(desktop_id)
+        name = self._names.resource(desktop_id)
+        return NovaServer(uuid, "BUILD", "scheduling", made_at, tags, marks, "", "", partial=False, launched=False, name=name)
 
     async def delete(self, uuid: str) -> None:
         """Delete a server; absent is success."""

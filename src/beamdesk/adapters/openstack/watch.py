@@ -111,28 +111,27 @@ class Watch:
         """Ask what changed since the last time.
 
         Raises:
-            CloudError: nobody knows; the next news is everything.
+            CloudError: nobody knows; the next news tells what was missed.
         """
         async with self._asking:
             begun = self._monotonic()
             everything = self._since is None or begun - self._memory.fresh_at > FORGET_S
             try:
                 if everything:
-                    self._memory.forget()
+                    self._memory.forget(before=begun - OVERLAP.total_seconds())
                     self._since = await self._beginning()
                 assert self._since is not None  # noqa: S101  # set above
                 servers, clock = await self._sight.changed(self._since)
-            except CloudError:
-                self._since = None
-                self._memory.forget()
+            except BaseException:  # who gave up waiting does not know either
+                self._memory.distrust()
                 raise
             other = self._memory.learn(servers, begun)
             self._move_on(servers, clock)
         return News(other, everything)
 
-    def made(self, desktop_id: DesktopId, uuid: str, port: Port) -> None:
+    def made(self, desktop_id: DesktopId, server: NovaServer, port: Port) -> None:
         """Remember a server that this process made under the desktop's lock: there is no other, and news will tell of it."""
-        self._memory.made(desktop_id, uuid, port, self._monotonic())
+        self._memory.made(desktop_id, server, port, self._monotonic())
 
     def wrote(self, desktop_id: DesktopId) -> None:
         """Take note that an order was given: what was known before it is not the truth any more."""

@@ -37,6 +37,11 @@ _RESTING = (Phase.READY, Phase.STOPPED, Phase.FAILED)
 _BATCH = 500
 
 
+def _is_moving() -> ColumnElement[bool]:
+    held = and_(_columns.claim_until.is_not(None), _columns.phase.not_in(_RESTING))
+    return or_(_columns.phase.in_(_MOVING), held)
+
+
 class Claims(Tables):
     """Claimed rows. Part of `SqlDesktops`."""
 
@@ -59,14 +64,13 @@ class Claims(Tables):
         return await self._wake(and_(ready, _columns.id.in_(silent)), now)
 
     async def moves(self) -> bool:
-        """Tell whether any desktop is on its way and waits for its server."""
-        return bool(await self._read(select(_columns.id).where(_columns.phase.in_(_MOVING)).limit(1)))
+        """Tell whether any desktop is on its way and waits for its server, or somebody is about to send one there."""
+        return bool(await self._read(select(_columns.id).where(_is_moving()).limit(1)))
 
     async def wake_moving(self, now: datetime, among: frozenset[DesktopId] | None) -> int:
         """Make rows on their way due now; one that is claimed may be on its way before its row says so."""
         if among is None:
-            held = and_(_columns.claim_until.is_not(None), _columns.phase.not_in(_RESTING))
-            return await self._wake(or_(_columns.phase.in_(_MOVING), held), now)
+            return await self._wake(_is_moving(), now)
         ordered, count = sorted(among), 0
         for start in range(0, len(ordered), _BATCH):
             named = _columns.id.in_(ordered[start : start + _BATCH])
