@@ -35,6 +35,7 @@ from controlplane.world import World, settings
 _LONG = timedelta(hours=2)
 _STEPS = tuple(Step(name, StepState.DONE) for name in StepName)
 _LOOK_S = 0.5
+_LONGEST_START_S = 120
 
 
 def rules() -> ReconcileRules:
@@ -60,6 +61,7 @@ async def reconcile(url: str, deployment: str, clouds: str, network: str, servic
     loop.add_signal_handler(signal.SIGUSR1, lambda: _write(Path(counts), calls))
     store = await SqlStore.open(url)
     cloud = OpenStackCloud(configure(Path(clouds), network), deployment)
+    _write(Path(counts), calls)  # says that it is there
     try:
         await run(store, cloud, SystemClock(), SystemSecrets(), rules(), stop)
     finally:
@@ -74,24 +76,34 @@ def _write(path: Path, calls: Calls) -> None:
 
 
 def _counted(pid: int, path: Path) -> Counter[str]:
-    path.unlink(missing_ok=True)
+    """Return what the reconciler counted so far; the first time, wait until it is there."""
+    _await(path)
+    path.unlink()
     os.kill(pid, signal.SIGUSR1)
-    while not path.exists():
-        time.sleep(0.02)
+    _await(path)
     return Counter(json.loads(path.read_text()))
+
+
+def _await(path: Path) -> None:
+    until = time.monotonic() + _LONGEST_START_S
+    while not path.exists():
+        if time.monotonic() > until:
+            raise TimeoutError("the reconciler does not come up")
+        time.sleep(0.02)
 
 
 async def ours(plane: ControlPlane, world: World, wanted: list[str], calls: Calls, folder: Path, limit_s: float) -> Storm:
     """Write the intents at once, let the reconciler work, and note when each row says that its server runs."""
     counts, log = folder / "counts.json", folder / "reconciler.log"
+    await asyncio.to_thread(counts.unlink, missing_ok=True)
     told = _coordinates(plane, world) | {"counts": str(counts)}
     program = [sys.executable, "-m", "bench.openstack", "--reconcile", json.dumps(told)]
     here = Path(__file__).parents[1]
     reconciler = await asyncio.create_subprocess_exec(*program, cwd=here, stdout=log.open("wb"), stderr=asyncio.subprocess.STDOUT)
     try:
-        await asyncio.sleep(4)  # imports are not what is measured
-        cpu, own, loads = by_service(plane), process_s(reconciler.pid), load()
         before = await asyncio.to_thread(_counted, reconciler.pid, counts)
+        await asyncio.sleep(1)  # imports are not what is measured
+        cpu, own, loads = by_service(plane), process_s(reconciler.pid), load()
         begun = time.time()
         for size in sorted(set(wanted)):
             await world.add(wanted.count(size), flavor=size)

@@ -177,7 +177,9 @@ def reconcile_rules(settings: Settings) -> ReconcileRules:
     usual = ReconcileRules(timings(settings), settings.lease.rules(), keep_events=timedelta(days=settings.keep_events_days))
     if settings.cloud != "openstack":
         return usual
-    return replace(usual, call_timeout=timedelta(seconds=_REQUESTS_A_CALL * settings.openstack.call_timeout_s))
+    places = len(settings.openstack.places) or 1
+    call_timeout = timedelta(seconds=_REQUESTS_A_CALL * settings.openstack.call_timeout_s)
+    return replace(usual, call_timeout=call_timeout, concurrency=settings.openstack.concurrency * places)  # more would only queue
 
 
 @asynccontextmanager

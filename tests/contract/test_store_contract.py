@@ -427,6 +427,18 @@ async def test_the_watchdog_wakes_only_ready_desktops_with_silent_guests(store: 
     assert (await get(store, "desktop01")).due_at == SOON
 
 
+async def test_claims_are_renewed_together_and_lost_ones_are_told(store: SqlStore) -> None:
+    await insert(store, "desktop01", "desktop02", "desktop03")
+    mine = await claim(store, limit=2)
+    (other,) = await claim(store, token="t2")
+    stale = replace(mine[0], desktop=other.desktop)
+    async with store.begin(write=True) as tx:
+        assert await tx.desktops.renew_all((*mine, stale), LATER) == {one.desktop.id for one in mine}
+        assert await tx.desktops.renew_all((), LATER) == frozenset()
+    (free,) = await claim(store, token="t3", now=SOON + timedelta(seconds=1), until=LATER)
+    assert free.desktop.id == other.desktop.id
+
+
 async def test_news_wakes_what_is_on_its_way_and_nothing_else(store: SqlStore) -> None:
     phases = (Phase.BUILDING, Phase.DELETING, Phase.READY, Phase.QUEUED)
     for number, phase in enumerate(phases):

@@ -124,6 +124,9 @@ class Desktops(Protocol):
     async def renew(self, claimed: Claimed, until: datetime) -> bool:
         """Hold on to a claim until later and lock its row to the end of the transaction; False = the claim was lost."""
 
+    async def renew_all(self, claimed: tuple[Claimed, ...], until: datetime) -> frozenset[DesktopId]:
+        """Hold on to claims until later; return which are still held, the others were lost."""
+
     async def tell(self, claimed: Claimed, reason: Reason, detail: str) -> bool:
         """Write why the desktop is where it is while its pass goes on, version + 1; False = the claim was lost."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +19,7 @@ from beamdesk.domain.meanwhile import meanwhile
 from beamdesk.ports.clock import Clock
 from beamdesk.ports.store import Claimed, Store
 from beamdesk.reconcile.apply import ClaimLost, tell
+from beamdesk.reconcile.renewing import Held, Renewals
 from beamdesk.reconcile.rules import ReconcileRules
 
 
@@ -50,8 +51,11 @@ class Answers:
 class Keeper:
     """Keeps one claim while a pass goes on: ``async with`` around what asks the cloud, then `told`."""
 
-    def __init__(self, store: Store, clock: Clock, rules: ReconcileRules, answers: Answers, claimed: Claimed) -> None:
-        self._claimed = claimed
+    def __init__(
+        self, store: Store, clock: Clock, rules: ReconcileRules, answers: Answers, renewals: Renewals, claimed: Claimed
+    ) -> None:
+        self._held = Held(claimed)
+        self._renewals = renewals
         self._store = store
         self._clock = clock
         self._rules = rules
@@ -77,6 +81,7 @@ class Keeper:
             if self._keeping is not None:
                 await self._keeping
         finally:
+            self._renewals.release(self._held)
             self._answers.stalled -= self._stalls
 
     def looked(self) -> None:
@@ -85,11 +90,12 @@ class Keeper:
 
     def told(self, claimed: Claimed) -> Claimed:
         """Return the claim with what was told meanwhile, as it is stored."""
-        known = self._claimed.desktop
+        known = self._held.claimed.desktop
         desktop = replace(claimed.desktop, reason=known.reason, detail=known.detail, version=known.version)
         return replace(claimed, desktop=desktop)
 
     def _begin(self) -> None:
+        self._renewals.hold(self._held)
         self._keeping = asyncio.create_task(self._keep())
 
     async def _keep(self) -> None:
@@ -112,21 +118,19 @@ class Keeper:
             self._answers.stalled += 1
             self._answers.silent |= self._looks
             self._answers.stalls()
-        if self._claimed.until - now < self._rules.claim / 2:
-            await self._renew(now + self._rules.claim)
-        known = meanwhile(self._claimed.desktop, await self._guest(), now, self._rules.timings, self._waited)
+        if self._held.claimed.until - now < self._rules.claim / 2:
+            await self._renewals.renew()
+        if self._held.lost:
+            raise ClaimLost
+        known = meanwhile(self._held.claimed.desktop, await self._guest(), now, self._rules.timings, self._waited)
         if known is not None:
-            self._claimed = await tell(self._store, self._claimed, *known, now)
-
-    async def _renew(self, until: datetime) -> None:
-        async with self._store.begin(write=True) as tx:
-            if not await tx.desktops.renew(self._claimed, until):
-                raise ClaimLost
-        self._claimed = replace(self._claimed, until=until)
+            told = await tell(self._store, self._held.claimed, *known, now)
+            self._held.claimed = replace(told, until=max(told.until, self._held.claimed.until))
 
     async def _guest(self) -> Guest | None:
         """Return the guest of a ready desktop; of others nobody asks here."""
-        if self._claimed.desktop.phase is not Phase.READY:
+        desktop = self._held.claimed.desktop
+        if desktop.phase is not Phase.READY:
             return None
         async with self._store.begin() as tx:
-            return await tx.guests.get(self._claimed.desktop.id)
+            return await tx.guests.get(desktop.id)

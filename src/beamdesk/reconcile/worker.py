@@ -29,6 +29,7 @@ from beamdesk.reconcile.apply import ClaimLost, apply_decision, follow_the_wait
 from beamdesk.reconcile.hints import hints_of
 from beamdesk.reconcile.keeping import Answers, Keeper
 from beamdesk.reconcile.placing import Placer
+from beamdesk.reconcile.renewing import Renewals
 from beamdesk.reconcile.rules import ReconcileRules
 
 log = structlog.get_logger("beamdesk.reconcile")
@@ -48,6 +49,7 @@ class Worker:
         self._secrets = secrets
         self._rules = rules
         self.answers = Answers()
+        self._renewals = Renewals(store, clock, rules)
         self._informed = replace(rules.timings, calm=rules.calm)
         self._asking = asyncio.Lock()
         self._capacity: tuple[datetime, Resources | None] | None = None
@@ -61,7 +63,7 @@ class Worker:
     async def process(self, claimed: Claimed) -> datetime | None:
         """Do one pass; return when the desktop is due again, None when it is gone or somebody else's."""
         try:
-            async with Keeper(self._store, self._clock, self._rules, self.answers, claimed) as keeper:
+            async with Keeper(self._store, self._clock, self._rules, self.answers, self._renewals, claimed) as keeper:
                 observed = await self._observe(claimed.desktop)
                 keeper.looked()
                 decision = self._decide(claimed.desktop, observed)

@@ -9,7 +9,22 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, and_, case, delete, false, func, insert, literal, or_, select, text, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    and_,
+    case,
+    delete,
+    false,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    text,
+    tuple_,
+    update,
+)
 
 from beamdesk.adapters.sql import schema
 from beamdesk.adapters.sql.rows import desktop_from, is_visible_change, outcome_values, removed_json
@@ -102,6 +117,16 @@ class Claims(Tables):
         """Hold on to a claim until later and lock its row to the end of the transaction."""
         statement = update(_table).where(*_proof(claimed)).values(claim_until=until)
         return (await self._write(statement)).rowcount == 1
+
+    async def renew_all(self, claimed: tuple[Claimed, ...], until: datetime) -> frozenset[DesktopId]:
+        """Hold on to claims until later; return which are still held."""
+        held: set[DesktopId] = set()
+        for start in range(0, len(claimed), _BATCH // 2):
+            pairs = [(one.desktop.id, one.token) for one in claimed[start : start + _BATCH // 2]]
+            mine = tuple_(_columns.id, _columns.claim_token).in_(sorted(pairs))  # rows are locked in one order by everybody
+            rows = await self._write_returning(update(_table).where(mine).values(claim_until=until).returning(_columns.id))
+            held |= {DesktopId(row["id"]) for row in rows}
+        return frozenset(held)
 
     async def tell(self, claimed: Claimed, reason: Reason, detail: str) -> bool:
         """Write reason and detail under the claim."""
