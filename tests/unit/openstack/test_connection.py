@@ -160,6 +160,13 @@ async def test_a_cloud_with_smaller_pages_is_read_to_its_end(cloud: TinyCloud, c
     assert [len(page.data["servers"]) async for page in pages] == [1, 0]
 
 
+async def test_a_link_to_the_page_before_is_no_next_page(cloud: TinyCloud, connection: Connection) -> None:
+    links = [{"rel": "previous", "href": "x"}]
+    cloud.on("GET", SERVERS, Answer(200, {"servers": [{"id": "a"}], "servers_links": links}))
+    pages = connection.pages(Service.COMPUTE, "/servers", "servers", "list the servers", {})
+    assert [len(page.data["servers"]) async for page in pages] == [1]
+
+
 async def test_a_list_without_end_is_given_up(cloud: TinyCloud, connection: Connection) -> None:
     cloud.on("GET", SERVERS, Answer(200, {"servers": [{"id": "a"}], "servers_links": [{"rel": "next", "href": "x"}]}))
     with pytest.raises(CloudError, match="does not end"):

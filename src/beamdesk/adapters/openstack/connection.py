@@ -190,7 +190,7 @@ class Connection:
             reply = await self.call(service, "GET", path, doing, query=query, ahead=ahead)
             yield reply
             items = cast("list[Json]", reply.data.get(collection) or [])
-            if not items or (len(items) < PAGE and f"{collection}_links" not in reply.data):
+            if not items or (len(items) < PAGE and not _goes_on(reply.data.get(f"{collection}_links"))):
                 return
             query["marker"] = str(items[-1].get("id"))
         raise CloudError(f"OpenStack's list does not end when asked to {doing}. Beamdesk looks again.")
@@ -280,6 +280,11 @@ class Connection:
             timeout=self._timeout_s,
             redirect=False,
         )
+
+
+def _goes_on(links: object) -> bool:
+    """Tell whether a page links to a next one; Neutron's link to the previous one, too."""
+    return isinstance(links, list) and any(isinstance(link, Mapping) and link.get("rel") == "next" for link in links)
 
 
 def _numbers(version: tuple[int | float, ...] | None) -> tuple[int, ...]:
