@@ -171,7 +171,9 @@ def _booting(s: Situation) -> Decision:  # noqa: PLR0911  # one return a case
     if not s.enrolled and guest.nonce_expires_at <= s.now:  # as after an outage of ours: only a new start brings a new nonce
         return s.repair(Reason.GUEST_SILENT, _KEY_RAN_OUT)
     if guest.ready and s.server.status is ServerStatus.ACTIVE and s.server.address:
-        return s.move(Phase.READY, _NOW, address=s.server.address, last_active_at=s.now, idle_warned_at=None)
+        warns = _lease_warning_due(s.desktop, s.lease, s.now)
+        due_in = _NOW if warns else _next_look(s, s.now, None)
+        return s.move(Phase.READY, due_in, address=s.server.address, last_active_at=s.now, idle_warned_at=None)
     if s.in_phase > s.timings.boot_timeout:
         return s.fail(Reason.BOOT_TIMEOUT, _hanging(s))
     if guest.ready:
@@ -234,10 +236,13 @@ def _healthy(s: Situation) -> Decision:
     if _lease_warning_due(before, lease, s.now):
         changes["lease_warned_at"] = s.now
         warnings.append(EventKind.LEASE_WARNING)
-    due_in = max(
-        timedelta(milliseconds=100), min(s.timings.healthy, _next_date(before, lease, active_at, warned_at, s.now) - s.now)
-    )
-    return replace(s.stay(due_in, **changes), warnings=tuple(warnings))
+    return replace(s.stay(_next_look(s, active_at, warned_at), **changes), warnings=tuple(warnings))
+
+
+def _next_look(s: Situation, active_at: datetime, warned_at: datetime | None) -> timedelta:
+    """Return when a healthy desktop needs the next look, if nothing happens before."""
+    date = _next_date(s.desktop, s.lease, active_at, warned_at, s.now)
+    return max(timedelta(milliseconds=100), min(s.timings.healthy, date - s.now))
 
 
 def _lease_warning_due(desktop: Desktop, lease: LeaseRules, now: datetime) -> bool:
