@@ -179,7 +179,8 @@ def reconcile_rules(settings: Settings) -> ReconcileRules:
         return usual
     places = len(settings.openstack.places) or 1
     call_timeout = timedelta(seconds=_REQUESTS_A_CALL * settings.openstack.call_timeout_s)
-    return replace(usual, call_timeout=call_timeout, concurrency=settings.openstack.concurrency * places)  # more would only queue
+    passes = 2 * settings.openstack.concurrency * places  # half of them look and write while the others are with the cloud
+    return replace(usual, call_timeout=call_timeout, concurrency=passes)
 
 
 @asynccontextmanager

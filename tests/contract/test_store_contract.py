@@ -472,7 +472,12 @@ async def test_woken_desktops_are_claimed_before_those_that_wait_in_line(store: 
     await insert(store, "desktop01", "desktop02", "desktop03")
     async with store.begin(write=True) as tx:
         await tx.desktops.wake(DesktopId("desktop03"), SOON)
-    assert [one.desktop.id for one in await claim(store, now=SOON, limit=1)] == ["desktop03"]
+    async with store.begin(write=True) as tx:
+        woken = await tx.desktops.claim(token="t1", now=SOON, until=LATER, limit=9, woken_only=True)
+    assert [one.desktop.id for one in woken] == ["desktop03"]
+    async with store.begin(write=True) as tx:
+        await tx.desktops.wake(DesktopId("desktop02"), SOON)
+    assert [one.desktop.id for one in await claim(store, now=SOON, until=LATER, limit=1)] == ["desktop02"]
 
 
 def make_session(session_id: str = "session1", **changes: object) -> Session:

@@ -118,7 +118,9 @@ class Desktops(Protocol):
     async def wake_moving(self, now: datetime, among: frozenset[DesktopId] | None) -> int:
         """Make rows on their way due now, those under a claim included: all, or ``among``; returns how many."""
 
-    async def claim(self, *, token: str, now: datetime, until: datetime, limit: int) -> tuple[Claimed, ...]:
+    async def claim(
+        self, *, token: str, now: datetime, until: datetime, limit: int, woken_only: bool = False
+    ) -> tuple[Claimed, ...]:
         """Claim due rows that nobody holds, by one statement: woken ones first, since they are soon done, then the oldest due."""
 
     async def renew(self, claimed: Claimed, until: datetime) -> bool:

@@ -20,6 +20,8 @@ from beamdesk.reconcile.worker import Worker
 
 log = structlog.get_logger("beamdesk.reconcile")
 
+BATCHES_APART_S = 2.0
+"""While most passes are under way, those that only stand in line begin together, so often at least: their looks are shared."""
 CLAIMS_APART_S = 0.1
 """The store tells of every change, most of which make nothing due: so long after a claim nobody claims for such a hint."""
 
@@ -50,6 +52,7 @@ class _Loop:
         self._hint = hint
         self._passes: set[asyncio.Task[None]] = set()
         self._claimed_at = float("-inf")
+        self._batch_at = float("-inf")
         worker.answers.stalls = hint
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -79,9 +82,12 @@ class _Loop:
         return max(self._rules.concurrency + stalled - len(self._passes), 0)
 
     async def _claim(self, free: int) -> tuple[Claimed, ...]:
-        self._claimed_at = asyncio.get_running_loop().time()
+        now = self._claimed_at = asyncio.get_running_loop().time()
+        woken_only = free < self._rules.concurrency / 2 and now - self._batch_at < BATCHES_APART_S
+        if not woken_only:
+            self._batch_at = now
         try:
-            return await self._worker.claim(free)
+            return await self._worker.claim(free, woken_only=woken_only)
         except Exception:  # the outermost frame of the loop: a store that is away comes back
             log.exception("claim.failed")
             await asyncio.sleep(1)

@@ -54,11 +54,12 @@ class Worker:
         self._asking = asyncio.Lock()
         self._capacity: tuple[datetime, Resources | None] | None = None
 
-    async def claim(self, limit: int) -> tuple[Claimed, ...]:
-        """Claim up to ``limit`` due desktops."""
-        now = self._clock.now()
+    async def claim(self, limit: int, *, woken_only: bool = False) -> tuple[Claimed, ...]:
+        """Claim up to ``limit`` due desktops; ``woken_only``: those of which something is known that is new."""
+        now, token = self._clock.now(), self._secrets.token()
+        until = now + self._rules.claim
         async with self._store.begin(write=True) as tx:
-            return await tx.desktops.claim(token=self._secrets.token(), now=now, until=now + self._rules.claim, limit=limit)
+            return await tx.desktops.claim(token=token, now=now, until=until, limit=limit, woken_only=woken_only)
 
     async def process(self, claimed: Claimed) -> datetime | None:
         """Do one pass; return when the desktop is due again, None when it is gone or somebody else's."""

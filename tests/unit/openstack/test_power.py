@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,8 +102,23 @@ async def test_the_nonce_of_a_shelved_server_follows_once_it_takes_one(cloud: Ti
     opened = driver(cloud, tmp_path, WhenStopped.SHELVE)
     await opened.start_server(ServerId(f"main:{UUID}"), SPEC)
     assert [list(body) for body in cloud.bodies][:2] == [["metadata"], ["unshelve"]]
-    (following,) = opened.places["main"].power._tasks
+    (following,) = opened.places["main"].power._marking.values()
     await following
     assert cloud.asked["POST", METADATA] == 3
     assert cloud.bodies[-1] == {"metadata": {NONCE_KEY: "fresh"}}
+    await opened.close()
+
+
+async def test_the_nonce_of_an_earlier_start_does_not_follow_that_of_a_later_one(cloud: TinyCloud, tmp_path: Path) -> None:
+    cloud.on("GET", SERVER, record("SHELVED_OFFLOADED"))
+    cloud.on("POST", METADATA, Answer(409))
+    opened = driver(cloud, tmp_path, WhenStopped.SHELVE)
+    await opened.start_server(ServerId(f"main:{UUID}"), replace(SPEC, nonce="first"))
+    (first,) = opened.places["main"].power._marking.values()
+    await opened.start_server(ServerId(f"main:{UUID}"), replace(SPEC, nonce="second"))
+    cloud.on("POST", METADATA, Answer(200, {"metadata": {}}))
+    (second,) = opened.places["main"].power._marking.values()
+    await second
+    assert first.cancelled() or first.done()
+    assert [body["metadata"] for body in cloud.bodies if "metadata" in body][-1] == {NONCE_KEY: "second"}
     await opened.close()

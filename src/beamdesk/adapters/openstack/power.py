@@ -48,11 +48,11 @@ class Power:
         self._take_port = take_port
         self._when_stopped = when_stopped
         self._shelved: dict[str, None] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._marking: dict[str, asyncio.Task[None]] = {}
 
     def close(self) -> None:
         """Give up what goes on in the background."""
-        for task in self._tasks:
+        for task in self._marking.values():
             task.cancel()
 
     async def start(self, uuid: str, spec: ServerSpec) -> None:
@@ -75,10 +75,11 @@ class Power:
             raise CloudError(f"OpenStack is busy with the server ({server.task}). Beamdesk waits for it.")
         await self._connect(server, spec)
         self._shelved.pop(uuid, None)
+        self._give_up_marking(uuid)
         marked = await self._servers.mark(uuid, {NONCE_KEY: spec.nonce})
         await self._servers.act(uuid, action, "start the server")
         if not marked:
-            self._later(self._mark_once_back(uuid, spec.nonce))
+            self._later(uuid, self._mark_once_back(uuid, spec.nonce))
 
     async def _mark_once_back(self, uuid: str, nonce: str) -> None:
         until = asyncio.get_running_loop().time() + _MARK_FOR_S
@@ -92,10 +93,19 @@ class Power:
                 log.info("nonce.put_off", server=uuid, cause=error.message)
             await asyncio.sleep(_MARK_EVERY_S)
 
-    def _later(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _later(self, uuid: str, work: Coroutine[None, None, None]) -> None:
+        task = self._marking[uuid] = asyncio.create_task(work)
+
+        def done(ended: asyncio.Task[None]) -> None:
+            if self._marking.get(uuid) is ended:
+                del self._marking[uuid]
+
+        task.add_done_callback(done)
+
+    def _give_up_marking(self, uuid: str) -> None:
+        """A nonce of an earlier start must not come after that of this one."""
+        if earlier := self._marking.pop(uuid, None):
+            earlier.cancel()
 
     async def _connect(self, server: NovaServer, spec: ServerSpec) -> None:
         """Give the server's port the security groups of today, or the server a new port."""

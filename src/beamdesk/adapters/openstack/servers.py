@@ -47,7 +47,8 @@ class Servers:
 
         Nova takes the tags off a server that it deletes, so this asks by name, and other deployments' servers are among them.
         """
-        return await self._listed({"name": "^beamdesk-", "changes-since": since.strftime("%Y-%m-%dT%H:%M:%SZ")}, ahead=True)
+        query = {"name": "^beamdesk-", "changes-since": since.strftime("%Y-%m-%dT%H:%M:%SZ")}
+        return await self._listed(query, ahead=True)
 
     async def _listed(self, query: dict[str, str], *, ahead: bool = False) -> tuple[tuple[NovaServer, ...], datetime | None]:
         found: list[NovaServer] = []

@@ -100,10 +100,14 @@ class Claims(Tables):
             await self._notify_work()
         return count
 
-    async def claim(self, *, token: str, now: datetime, until: datetime, limit: int) -> tuple[Claimed, ...]:
+    async def claim(
+        self, *, token: str, now: datetime, until: datetime, limit: int, woken_only: bool = False
+    ) -> tuple[Claimed, ...]:
         """Claim due rows that nobody holds, woken ones first, then the oldest due, by one statement."""
         free = or_(_columns.claim_until.is_(None), _columns.claim_until <= now)
         due = select(_columns.id).where(_columns.due_at <= now, free).order_by(_columns.woken.desc(), _columns.due_at).limit(limit)
+        if woken_only:
+            due = due.where(_columns.woken)
         if not self._is_sqlite:
             due = due.with_for_update(skip_locked=True)
         chosen = due.cte("chosen")  # a CTE with a row lock is evaluated once; a plain subquery may be twice
