@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from beamdesk.adapters.openstack.memory import ABSENT_S, FRESH_S, LOOK_S
+from beamdesk.adapters.openstack.memory import ABSENT_S, FRESH_S, LOOK_S, PAUSE_S
 from beamdesk.adapters.openstack.records import NovaServer, Port
 from beamdesk.adapters.openstack.watch import FORGET_S, OVERLAP, TOGETHER, UNDATED, Look, Watch
 from beamdesk.domain.errors import CloudUnavailable
@@ -156,9 +156,22 @@ async def test_without_news_nothing_is_told_from_memory(watch: Watch, sight: Sig
     assert sight.asked["look"] == 2
     await watch.news()
     await ask(watch, ONE)
-    clock.now += FRESH_S + 0.1
+    clock.now += PAUSE_S + 0.1
     await ask(watch, ONE)
-    assert sight.asked["look"] == 3
+    assert sight.asked["look"] == 3, "nobody asks for news any more"
+
+
+async def test_news_that_takes_long_does_not_make_memory_old_at_once(watch: Watch, sight: Sight, clock: Time) -> None:
+    sight.put(ONE)
+    await informed(watch, ONE)
+    sight.hold = asyncio.Event()
+    asking = asyncio.create_task(watch.news())
+    await asyncio.sleep(0)
+    clock.now += FRESH_S - 0.1
+    (seen,) = await ask(watch, ONE)
+    assert (len(seen.servers), sight.asked["look"]) == (1, 1)
+    sight.hold.set()
+    await asking
 
 
 async def test_with_news_a_known_server_costs_nothing(watch: Watch, sight: Sight) -> None:

@@ -14,6 +14,8 @@ from beamdesk.domain.server import Observation, Server, ServerStatus
 
 FRESH_S = 10.0
 """So old news may be for memory to be told. Whatever changes meanwhile is in the next news, which wakes the desktop."""
+PAUSE_S = 2.5
+"""So long nobody may have asked for news: who asks no more wakes nobody, and then memory is only old."""
 LOOK_S = 30.0
 """So long a server that nobody saw is told from memory: what Nova does not date is in no news."""
 ABSENT_S = 15.0
@@ -48,6 +50,8 @@ class Memory:
         self._gone: dict[str, None] = {}
         self.fresh_at = float("-inf")
         """When the last news was asked for."""
+        self.told_at = float("-inf")
+        self.asking = False
 
     def forget(self, before: float) -> None:
         """Know no server any more that was seen before then."""
@@ -71,8 +75,9 @@ class Memory:
 
     def recall(self, desktop_id: DesktopId, now: float) -> Observation | None:
         """Return the desktop's servers where they are known well enough; None = look."""
+        asked = self.asking or now - self.told_at <= PAUSE_S
         young = now - self.fresh_at <= FRESH_S and now - self._seen.get(desktop_id, float("-inf")) <= LOOK_S
-        if not young or self._wrote.get(desktop_id, float("-inf")) >= self.fresh_at:
+        if not (asked and young) or self._wrote.get(desktop_id, float("-inf")) >= self.fresh_at:
             return None
         servers = [self._described(uuid) for uuid in self._of.get(desktop_id, ())]
         known = tuple(server for server in servers if server is not None)
@@ -102,9 +107,9 @@ class Memory:
             if seen.complete and not seen.servers and desktop_id not in taken:
                 self._absent[desktop_id] = begun
 
-    def learn(self, servers: Iterable[NovaServer], begun: float) -> frozenset[DesktopId]:
+    def learn(self, servers: Iterable[NovaServer], begun: float, now: float) -> frozenset[DesktopId]:
         """Remember news that was asked for then; return the desktops whose server looks other than before."""
-        self.fresh_at = begun
+        self.fresh_at, self.told_at = begun, now
         return frozenset(self._news(servers, begun))
 
     def _news(self, servers: Iterable[NovaServer], begun: float) -> Iterable[DesktopId]:

@@ -116,6 +116,7 @@ class Watch:
         async with self._asking:
             begun = self._monotonic()
             everything = self._since is None or begun - self._memory.fresh_at > FORGET_S
+            self._memory.asking = True
             try:
                 if everything:
                     self._memory.forget(before=begun - OVERLAP.total_seconds())
@@ -125,7 +126,9 @@ class Watch:
             except BaseException:  # who gave up waiting does not know either
                 self._memory.distrust()
                 raise
-            other = self._memory.learn(servers, begun)
+            finally:
+                self._memory.asking = False
+            other = self._memory.learn(servers, begun, self._monotonic())
             self._move_on(servers, clock)
         return News(other, everything)
 
