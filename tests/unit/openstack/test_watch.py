@@ -182,6 +182,14 @@ async def test_with_news_a_known_server_costs_nothing(watch: Watch, sight: Sight
     assert sight.asked["look"] == 1
 
 
+async def test_a_server_that_is_off_is_looked_at_before_it_is_given_an_order(watch: Watch, sight: Sight) -> None:
+    sight.put(ONE, "SHUTOFF")
+    await informed(watch, ONE)
+    sight.servers.clear()  # deleted by somebody in this moment
+    (seen,) = await ask(watch, ONE)
+    assert seen.servers == ()
+
+
 async def test_news_tells_whose_server_looks_other_than_before(watch: Watch, sight: Sight) -> None:
     for one in MANY[:3]:
         sight.put(one, "BUILD", task="scheduling")

@@ -20,6 +20,8 @@ LOOK_S = 30.0
 """So long a server that nobody saw is told from memory: what Nova does not date is in no news."""
 ABSENT_S = 15.0
 """So long a look that found nothing is worth to who makes the server; the port keeps a second one off (decision 95)."""
+_TOLD = (ServerStatus.BUILD, ServerStatus.ACTIVE)
+"""Servers that come up or run, which is what storms ask for. One that is off or broken is given an order next: look."""
 _MOST = 20_000
 
 
@@ -85,7 +87,7 @@ class Memory:
 
     def _described(self, uuid: str) -> Server | None:
         server, port = self._servers[uuid], self._ports.get(uuid)
-        if server.partial or (server.status is ServerStatus.ACTIVE and port is None):
+        if server.partial or server.status not in _TOLD or (server.status is ServerStatus.ACTIVE and port is None):
             return None
         return self._reader.describe(server, port)
 
