@@ -203,6 +203,18 @@ async def test_news_tells_whose_server_looks_other_than_before(watch: Watch, sig
     assert seen.servers[0].status is ServerStatus.ACTIVE
 
 
+async def test_an_order_that_was_taken_and_given_up_between_two_news_is_news(watch: Watch, sight: Sight) -> None:
+    off, later = "SHELVED_OFFLOADED", timedelta(minutes=2)
+    for one in (ONE, OTHER):
+        sight.put(one, off)
+    await informed(watch, ONE, OTHER)
+    watch.wrote_to(f"u-{ONE}")  # to bring it back; no host had room
+    for one in (ONE, OTHER):
+        sight.put(one, off)
+        sight.news[-1] = replace(sight.news[-1], updated_at=T0 + later)
+    assert (await watch.news()).desktops == {ONE}
+
+
 async def test_the_first_news_says_that_nobody_knows_what_changed(watch: Watch, sight: Sight, clock: Time) -> None:
     assert (await watch.news()).everything
     assert not (await watch.news()).everything

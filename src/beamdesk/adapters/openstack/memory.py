@@ -128,7 +128,7 @@ class Memory:
                 continue
             self._put(server)
             self._seen[desktop_id] = max(begun, self._seen.get(desktop_id, begun))
-            if _face(before) != _face(server):
+            if _face(before) != _face(server) or (desktop_id in self._wrote and _redated(before, server)):
                 yield desktop_id
 
     def _put(self, server: NovaServer) -> None:
@@ -169,6 +169,11 @@ class Memory:
     def absent(self, desktop_id: DesktopId, now: float) -> bool:
         """Tell, once, whether a look found nothing at all of the desktop, `ABSENT_S` ago at most."""
         return now - self._absent.pop(desktop_id, float("-inf")) <= ABSENT_S
+
+
+def _redated(before: NovaServer | None, server: NovaServer) -> bool:
+    """Tell whether something happened though it looks as before: an order that Nova took, tried and gave up between two news."""
+    return before is not None and before.updated_at != server.updated_at
 
 
 def _face(server: NovaServer | None) -> tuple[object, ...]:
