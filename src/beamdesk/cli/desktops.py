@@ -174,7 +174,7 @@ def show(which: Which, wait: Wait = False, timeout: Timeout = 0, as_json: AsJson
 def _amount(resources: dict[str, Any]) -> str:
     plural = "" if resources["vcpus"] == 1 else "s"
     gpus = f", {resources['gpus']} GPU" if resources["gpus"] else ""
-    return f"{resources['vcpus']} CPU{plural}, {resources['memory_mib'] / 1024:g} GiB{gpus}"
+    return f"{resources['vcpus']} CPU{plural}, {round(resources['memory_mib'] / 1024, 1):g} GiB{gpus}"
 
 
 @desktops.command()

@@ -119,7 +119,7 @@ def _flavor_row(one: dict[str, Any]) -> tuple[object, ...]:
     return (
         one["id"],
         amount["vcpus"],
-        f"{amount['memory_mib'] / 1024:g} GiB",
+        f"{round(amount['memory_mib'] / 1024, 1):g} GiB",
         f"{amount['disk_gib']} GiB",
         amount["gpus"] or "-",
         f"{words} ({short})" if short else words,

@@ -83,7 +83,7 @@ class Say:
 
     def memory(self, mib: int) -> str:
         """Return an amount of memory."""
-        return f"{mib / 1024:g} GiB" if mib >= 1024 else f"{mib} MiB"
+        return f"{round(mib / 1024, 1):g} GiB" if mib >= 1024 else f"{mib} MiB"
 
     def resources(self, amount: Resources) -> str:
         """Return what a size has, on one line."""
