@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -23,7 +22,7 @@ from beamdesk.reconcile.keeping import Answers
 from beamdesk.reconcile.main import run
 from beamdesk.reconcile.news import NewsReader
 from beamdesk.reconcile.rules import ReconcileRules
-from engine_kit import T0, FrozenClock, add_people, make_desktop
+from engine_kit import T0, FrozenClock, make_desktop
 
 pytestmark = pytest.mark.anyio
 NAMES = tuple(DesktopId(f"desktop{number:02}") for number in range(6))
@@ -56,14 +55,6 @@ class TellingCloud(FakeCloud):
         other = {state[0] for key, state in {**self._last, **now}.items() if self._last.get(key) != now.get(key)}
         self._last = now
         return News(frozenset(other))
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
-    opened = await SqlStore.open(f"sqlite+aiosqlite:///{tmp_path}/store.db")
-    await add_people(opened)
-    yield opened
-    await opened.close()
 
 
 async def insert(store: SqlStore, *desktops: Desktop) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -19,18 +17,10 @@ from beamdesk.protocol import srm as wire
 from beamdesk.scheduling.cards import CardMode
 from beamdesk.scheduling.vocabulary import Words
 from beamdesk.scheduling.wire import read_decision
-from engine_kit import T0, CountedSecrets, FrozenClock, add_people, make_desktop
+from engine_kit import T0, CountedSecrets, FrozenClock, make_desktop
 from placingkit import CPU, GPU, Site, cpu_host, gpu_host
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
-    opened = await SqlStore.open(f"sqlite+aiosqlite:///{tmp_path}/store.db")
-    await add_people(opened)
-    yield opened
-    await opened.close()
 
 
 def a_site(store: SqlStore, *hosts: object) -> Site:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -15,18 +13,10 @@ from beamdesk.domain.desktop import Desired
 from beamdesk.domain.events import EventKind
 from beamdesk.domain.ids import DesktopId
 from beamdesk.ports.cloud import ServerAccount, ServerSpec
-from engine_kit import FrozenClock, add_people
+from engine_kit import FrozenClock
 from engine_stage import NAMES, RULES, Stage
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
-    opened = await SqlStore.open(f"sqlite+aiosqlite:///{tmp_path}/store.db")
-    await add_people(opened)
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -18,19 +16,11 @@ from beamdesk.domain.placement import Booking
 from beamdesk.domain.secrets import hash_secret
 from beamdesk.domain.session import Session, ViewerRole
 from beamdesk.scheduling.vocabulary import Words
-from engine_kit import ADA, EXPERIMENT, T0, FrozenClock, add_people, make_desktop
+from engine_kit import ADA, EXPERIMENT, T0, FrozenClock, make_desktop
 from engine_stage import NAMES, Stage
 
 pytestmark = pytest.mark.anyio
 FIRST = DesktopId(NAMES[0])
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
-    opened = await SqlStore.open(f"sqlite+aiosqlite:///{tmp_path}/store.db")
-    await add_people(opened)
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture
