@@ -396,7 +396,7 @@ async def test_the_console_has_an_address_with_a_token_and_a_stopped_server_has_
     await stranger.close()
     await cloud.stop_server(server.id)
     await reach(case, cloud, spec, ServerStatus.SHUTOFF)
-    with pytest.raises(CloudError):
+    with pytest.raises(CloudRefused, match="Start the desktop"):
         await cloud.console_url(server.id)
 
 

@@ -7,18 +7,22 @@ where two unused ones are found later nobody guesses which has the person's work
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 from beamdesk.adapters.openstack.config import Homes
 from beamdesk.adapters.openstack.connection import Connection
 from beamdesk.adapters.openstack.errors import Service
 from beamdesk.adapters.openstack.names import CLONE_KEY, DEPLOYMENT_KEY, DESKTOP_KEY, Names
-from beamdesk.adapters.openstack.records import Volume, mapping, sequence
+from beamdesk.adapters.openstack.records import Volume, mapping, sequence, when
 from beamdesk.domain.errors import CloudError, CloudRefused
 from beamdesk.domain.ids import DesktopId
 
 _ABSENT = frozenset({404})
+_ABSENT_OR_BUSY = frozenset({400, 404})
 _LOOK_S = 0.25
 _LOOKS = 32
+_LOST_AFTER = timedelta(seconds=60)
+"""So long Cinder may take to begin with a volume; then the order may have been lost on its way, as when a broker restarts."""
 
 
 class Volumes:
@@ -108,7 +112,18 @@ class Volumes:
             await asyncio.sleep(_LOOK_S)
             reply = await self._connection.call(Service.VOLUME, "GET", f"/volumes/{volume.id}", "show the volume")
             volume = Volume.read(mapping(reply.data, "volume"))
+        if volume.status == "creating" and await self._was_lost(volume):
+            raise CloudError("Cinder never began to make the volume of the desktop. Beamdesk orders another one.")
         raise CloudError(f"The volume of the desktop is not ready yet (status {volume.status}). Beamdesk waits for it.")
+
+    async def _was_lost(self, volume: Volume) -> bool:
+        """Remove a volume that nobody makes, and tell whether it was one: Cinder refuses while a backend has the order."""
+        now = self._connection.clock(Service.VOLUME) or datetime.now(UTC)
+        if volume.created_at and now - when(volume.created_at) < _LOST_AFTER:
+            return False
+        path = f"/volumes/{volume.id}"
+        reply = await self._connection.call(Service.VOLUME, "DELETE", path, "remove a lost volume", accept=_ABSENT_OR_BUSY)
+        return reply.status not in _ABSENT_OR_BUSY
 
     async def delete(self, volume: Volume) -> None:
         """Delete a volume; absent is success.

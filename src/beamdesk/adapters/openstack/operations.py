@@ -78,9 +78,10 @@ class Operations:
         """Return the address of the server's screen before any agent runs; it holds a token that is worth the screen.
 
         Raises:
-            NotSupported: the cloud has no such console.
+            NotSupported: the cloud has no such console. CloudRefused: the server is off, whatever the cloud would answer.
         """
-        await self._present(uuid)
+        if (await self._present(uuid)).status is ServerStatus.SHUTOFF:
+            raise CloudRefused("The server is off and has no screen. Start the desktop first.")
         body = {"remote_console": {"protocol": "vnc", "type": "novnc"}}
         path = f"/servers/{uuid}/remote-consoles"
         reply = await self._connection.call(Service.COMPUTE, "POST", path, "open the console", body=body, accept=_NO_CONSOLE)
