@@ -113,3 +113,9 @@ class Desktop:
     """When a complete observation first did not show the server; one absence is never proof."""
     words: Words = NOTHING
     """What its size and image asked of a host and its cards when it was applied for."""
+
+    @property
+    def untouched(self) -> bool:
+        """Tell whether it still waits for its first start: no start was ever tried. Its guest row is the proof, this the hint."""
+        waits = self.phase is Phase.QUEUED and self.phase_since == self.created_at
+        return waits and self.server_id is None and not self.attempts and not self.detail

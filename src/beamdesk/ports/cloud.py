@@ -61,7 +61,8 @@ class ServerSpec:
     experiments have projects. ``beamline``: the beamline whose networks the server may reach now; empty outside the slot.
     ``host``, ``cards``: where we placed it, for drivers that let us choose; empty = the driver's choice. ``shared``: others have
     parts of the same cards. ``hints``: for a cloud that places servers itself, in the words of its scheduler's plugins
-    (docs/reference/scheduling-vocabulary.md).
+    (docs/reference/scheduling-vocabulary.md). ``first``: no server was ever ordered for this desktop, as far as its store knows; a
+    driver that makes sure of that itself need not look for one.
     """
 
     desktop_id: DesktopId
@@ -80,6 +81,7 @@ class ServerSpec:
     cards: tuple[str, ...] = ()
     shared: bool = False
     hints: Mapping[str, str] = field(default_factory=dict)
+    first: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ class ReconcileRules:
     call_timeout: timedelta = timedelta(seconds=7)
     poll: timedelta = timedelta(milliseconds=250)
     calm: timedelta = timedelta(seconds=60)
-    watchdog: timedelta = timedelta(milliseconds=500)
+    watchdog: timedelta = timedelta(seconds=1)
     capacity_for: timedelta = timedelta(seconds=5)
     sweep: timedelta = timedelta(seconds=60)
     sweep_min_age: timedelta = timedelta(minutes=5)

@@ -21,7 +21,7 @@ from beamdesk.domain.errors import CloudError, CloudRefused, CloudUnavailable
 from beamdesk.domain.guest import Guest
 from beamdesk.domain.lifecycle import act_failed, acted, decide
 from beamdesk.domain.secrets import hash_secret
-from beamdesk.domain.server import Server
+from beamdesk.domain.server import Observation, Server
 from beamdesk.ports.clock import Clock, Secrets
 from beamdesk.ports.cloud import Cloud, ServerAccount, ServerMount, ServerSpec
 from beamdesk.ports.store import Claimed, Store
@@ -85,14 +85,18 @@ class Worker:
 
     async def _observe(self, desktop: Desktop) -> Observed:
         servers, cloud_error = None, ""
+        if self.answers.informed and desktop.untouched and await self._guest(desktop) is None:
+            return Observed(Observation(()), None)  # nothing was ever ordered: there is nothing to look for
         try:
             servers = await self._ask(self._cloud.find_servers(desktop.id))
         except CloudError as error:
             cloud_error = error.message
         # the guest after the servers: a guest that is there proves more than a list that is older
+        return Observed(servers, await self._guest(desktop), cloud_error=cloud_error)
+
+    async def _guest(self, desktop: Desktop) -> Guest | None:
         async with self._store.begin() as tx:
-            guest = await tx.guests.get(desktop.id)
-        return Observed(servers, guest, cloud_error=cloud_error)
+            return await tx.guests.get(desktop.id)
 
     async def _ask(self, call: Awaitable[T]) -> T:
         try:
@@ -161,7 +165,8 @@ class Worker:
         if decision.step is Step.NONE:
             return decision
         try:
-            return acted(decision, await self._ask(self._execute(claimed, decision)))
+            first = claimed.desktop.untouched and observed.guest is None
+            return acted(decision, await self._ask(self._execute(claimed, decision, first=first)))
         except CloudError as error:
             return act_failed(
                 claimed.desktop,
@@ -174,10 +179,10 @@ class Worker:
                 jitter=self._jitter(),
             )
 
-    async def _execute(self, claimed: Claimed, decision: Decision) -> Server | None:
+    async def _execute(self, claimed: Claimed, decision: Decision, *, first: bool) -> Server | None:
         cloud, target = self._cloud, decision.target
         if decision.step is Step.CREATE:
-            return await cloud.create_server(await self._prepare(claimed))
+            return await cloud.create_server(replace(await self._prepare(claimed), first=first))
         if decision.step is Step.DELETE_HOME:
             await self._renew(claimed)
             await cloud.delete_home(claimed.desktop.id)

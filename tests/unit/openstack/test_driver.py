@@ -12,7 +12,7 @@ import pytest
 from beamdesk.adapters.openstack.config import Firewall, Homes, Place
 from beamdesk.adapters.openstack.driver import UNLIMITED, OpenStackCloud
 from beamdesk.adapters.openstack.names import Names, server_id
-from beamdesk.domain.errors import CloudRefused, CloudUnavailable, NotSupported
+from beamdesk.domain.errors import CloudError, CloudRefused, CloudUnavailable, NotSupported
 from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.domain.server import ServerStatus
 from beamdesk.ports.cloud import Capacity, ServerAccount, ServerSpec
@@ -157,16 +157,42 @@ async def test_a_server_of_a_place_that_the_settings_lost_is_not_taken_for_delet
     await opened.close()
 
 
-@pytest.mark.parametrize("hints", [{}, {"beamdesk_until": "1795942800", "beamdesk_booking": "b1|b3"}])
-async def test_the_order_for_a_server_carries_the_hints_and_nothing_where_there_are_none(
-    cloud: TinyCloud, tmp_path: Path, hints: dict[str, str]
-) -> None:
+def ready_to_order(cloud: TinyCloud, folder: Path) -> OpenStackCloud:
     cloud.on("GET", "/compute/v2.1/flavors/detail", Answer(200, {"flavors": [{"id": "f1", "name": "small"}]}))
     cloud.on("GET", "/network/v2.0/networks", Answer(200, {"networks": [{"id": "desktops"}]}))
     cloud.on("POST", PORTS, Answer(201, {"port": port(device="")}))
     cloud.on("POST", "/compute/v2.1/servers", Answer(202, {"server": {"id": UUID}}))
+    return OpenStackCloud(config_for(cloud, folder, firewall=Firewall(managed=False), homes=Homes()), DEPLOYMENT)
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_first_server_is_ordered_without_looking_for_another(cloud: TinyCloud, tmp_path: Path, first: bool) -> None:
+    opened = ready_to_order(cloud, tmp_path)
+    await opened.create_server(replace(SPEC, flavor_ref="small", first=first))
+    looks = cloud.asked["GET", "/compute/v2.1/servers/detail"], cloud.asked["GET", PORTS]
+    assert all(looks) is not first
+    assert any(looks) is not first
+    await opened.close()
+
+
+async def test_a_first_server_is_not_ordered_while_somebody_holds_the_port(cloud: TinyCloud, tmp_path: Path) -> None:
+    """A store from a backup may not know of a server; the port does."""
+    opened = ready_to_order(cloud, tmp_path)
+    taken = {"NeutronError": {"type": "MacAddressInUse", "message": "The mac address is in use.", "detail": ""}}
+    cloud.on("POST", PORTS, Answer(409, taken))
+    with pytest.raises(CloudError, match="earlier attempt") as refused:
+        await opened.create_server(replace(SPEC, flavor_ref="small", first=True))
+    assert refused.value.retryable
+    assert not cloud.asked["POST", "/compute/v2.1/servers"]
+    await opened.close()
+
+
+@pytest.mark.parametrize("hints", [{}, {"beamdesk_until": "1795942800", "beamdesk_booking": "b1|b3"}])
+async def test_the_order_for_a_server_carries_the_hints_and_nothing_where_there_are_none(
+    cloud: TinyCloud, tmp_path: Path, hints: dict[str, str]
+) -> None:
+    opened = ready_to_order(cloud, tmp_path)
     cloud.on("GET", f"/compute/v2.1/servers/{UUID}", Answer(200, {"server": record(status="BUILD")}))
-    opened = OpenStackCloud(config_for(cloud, tmp_path, firewall=Firewall(managed=False), homes=Homes()), DEPLOYMENT)
     made = await opened.create_server(replace(SPEC, flavor_ref="small", hints=hints))
     (order,) = [body for body in cloud.bodies if "server" in body]
     assert made.id == server_id("main", UUID)

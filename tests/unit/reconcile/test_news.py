@@ -15,13 +15,16 @@ from beamdesk.adapters.sql.store import SqlStore
 from beamdesk.adapters.system import SystemClock, SystemSecrets
 from beamdesk.domain.desktop import Desired, Desktop, Phase, Reason
 from beamdesk.domain.errors import CloudUnavailable
+from beamdesk.domain.guest import Guest
 from beamdesk.domain.ids import DesktopId
-from beamdesk.domain.server import Observation, ServerStatus
-from beamdesk.ports.cloud import News
+from beamdesk.domain.secrets import hash_secret
+from beamdesk.domain.server import Observation, Server, ServerStatus
+from beamdesk.ports.cloud import News, ServerSpec
 from beamdesk.reconcile.keeping import Answers
 from beamdesk.reconcile.main import run
 from beamdesk.reconcile.news import NewsReader
 from beamdesk.reconcile.rules import ReconcileRules
+from beamdesk.reconcile.worker import Worker
 from engine_kit import T0, FrozenClock, make_desktop
 
 pytestmark = pytest.mark.anyio
@@ -39,7 +42,12 @@ class TellingCloud(FakeCloud):
         self.told = 0
         self.silent = False
         self.away = False
+        self.firsts: list[bool] = []
         self._last: dict[str, tuple[DesktopId, ServerStatus]] = {}
+
+    async def create_server(self, spec: ServerSpec) -> Server:
+        self.firsts.append(spec.first)
+        return await super().create_server(spec)
 
     async def find_servers(self, desktop_id: DesktopId) -> Observation:
         self.looks += 1
@@ -110,6 +118,34 @@ async def test_a_cloud_that_never_answers_is_known_to_be_silent(store: SqlStore)
     hasty = replace(RULES, timings=replace(RULES.timings, patience=timedelta(milliseconds=10)))
     await reader(store, cloud, answers, hasty).read()
     assert (answers.informed, answers.silent) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "with_guest", "informed", "looks"),
+    [
+        ({}, False, True, 0),
+        ({}, False, False, 1),
+        ({}, True, True, 1),
+        ({"attempts": 1}, False, True, 1),
+        ({"phase_since": T0 + timedelta(seconds=1)}, False, True, 1),
+        ({"detail": "No host is free."}, False, True, 1),
+    ],
+    ids=["nothing was ever ordered", "no news comes", "an order was begun", "tried before", "came back", "was refused"],
+)
+async def test_only_what_was_never_ordered_is_ordered_without_a_look(
+    store: SqlStore, changes: dict[str, object], with_guest: bool, informed: bool, looks: int
+) -> None:
+    cloud = TellingCloud()
+    await insert(store, make_desktop(NAMES[0], **changes))
+    if with_guest:
+        async with store.begin(write=True) as tx:
+            await tx.guests.put(Guest(NAMES[0], hash_secret("n"), LATER, None, "s"))
+    worker = Worker(store, cloud, FrozenClock(), SystemSecrets(), RULES)
+    worker.answers.informed = informed
+    (claimed,) = await worker.claim(1)
+    await worker.process(claimed)
+    assert (cloud.looks, cloud.firsts) == (looks, [not changes and not with_guest])
+    assert (await get(store, NAMES[0])).phase is Phase.BUILDING
 
 
 class Site:

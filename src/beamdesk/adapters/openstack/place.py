@@ -143,7 +143,8 @@ class PlaceDriver:
                 self._making.pop(spec.desktop_id, None)
 
     async def _find_or_make(self, spec: ServerSpec) -> Server:
-        seen_none = self.watch.absent(spec.desktop_id) and self.ports.may_choose_mac
+        absent = self.watch.absent(spec.desktop_id) or spec.first
+        seen_none = absent and self.ports.may_choose_mac
         observed = Observation(()) if seen_none else await self.watch.look(spec.desktop_id)
         self.watch.wrote(spec.desktop_id)
         alive = [server for server in observed.servers if server.status is not ServerStatus.DELETING]

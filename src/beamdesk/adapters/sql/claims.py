@@ -7,12 +7,16 @@ claim was lost to somebody else, and nothing is written.
 from __future__ import annotations
 
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
+    Executable,
+    Integer,
     and_,
+    bindparam,
     case,
     delete,
     false,
@@ -57,6 +61,49 @@ def _is_moving() -> ColumnElement[bool]:
     return or_(_columns.phase.in_(_MOVING), held)
 
 
+_NOW = bindparam("moment", type_=schema.UtcTime())
+_PROOF = (_columns.id == bindparam("held_id"), _columns.claim_token == bindparam("held_token"))
+_MOVES = select(_columns.id).where(_is_moving()).limit(1)
+_RENEW = update(_table).where(*_PROOF).values(claim_until=bindparam("held_until", type_=schema.UtcTime()))
+
+
+def _silent() -> ColumnElement[bool]:
+    ready = and_(_columns.phase == Phase.READY, _columns.due_at > _NOW)
+    guest = schema.guest.c
+    seen_before = bindparam("seen_before", type_=schema.UtcTime())
+    return and_(ready, _columns.id.in_(select(guest.desktop_id).where(guest.seen_at < seen_before)))
+
+
+_SILENT = select(_columns.id).where(_silent()).limit(1)
+
+
+@cache
+def _claim(*, locked: bool, woken_only: bool) -> Executable:
+    """Return the statement that claims; ``locked``: rows that somebody else claims at this moment are passed over."""
+    free = or_(_columns.claim_until.is_(None), _columns.claim_until <= _NOW)
+    due = select(_columns.id).where(_columns.due_at <= _NOW, free).order_by(_columns.woken.desc(), _columns.due_at)
+    due = due.limit(bindparam("most", type_=Integer()))
+    if woken_only:
+        due = due.where(_columns.woken)
+    if locked:
+        due = due.with_for_update(skip_locked=True)
+    chosen = due.cte("chosen")  # a CTE with a row lock is evaluated once; a plain subquery may be twice
+    until = bindparam("held_until", type_=schema.UtcTime())
+    values = {"claim_token": bindparam("held_token"), "claim_until": until, "woken": False}
+    return update(_table).where(_columns.id.in_(select(chosen.c.id))).values(**values).returning(*_columns)
+
+
+@cache
+def _apply(*, visible: bool) -> Executable:
+    """Return the statement that writes the state half and releases; its other columns come with the values given."""
+    missed = or_(_columns.generation != bindparam("known_generation"), _columns.woken)
+    due_at = case((missed, _NOW), else_=bindparam("next_due_at", type_=schema.UtcTime()))
+    values: dict[str, Any] = {"due_at": due_at, "claim_token": None, "claim_until": None, "woken": False}
+    if visible:
+        values["version"] = _columns.version + 1
+    return update(_table).where(*_PROOF).values(**values)
+
+
 class Claims(Tables):
     """Claimed rows. Part of `SqlDesktops`."""
 
@@ -74,13 +121,12 @@ class Claims(Tables):
 
     async def wake_silent(self, seen_before: datetime, now: datetime) -> int:
         """Make ready rows due whose guest was last seen before ``seen_before``."""
-        ready = and_(_columns.phase == Phase.READY, _columns.due_at > now)
-        silent = select(schema.guest.c.desktop_id).where(schema.guest.c.seen_at < seen_before)
-        return await self._wake(and_(ready, _columns.id.in_(silent)), now)
+        given = {"seen_before": seen_before, "moment": now}
+        return await self._make_due(_silent(), now, given) if await self._read(_SILENT, given) else 0
 
     async def moves(self) -> bool:
         """Tell whether any desktop is on its way and waits for its server, or somebody is about to send one there."""
-        return bool(await self._read(select(_columns.id).where(_is_moving()).limit(1)))
+        return bool(await self._read(_MOVES))
 
     async def wake_moving(self, now: datetime, among: frozenset[DesktopId] | None) -> int:
         """Make rows on their way due now; one that is claimed may be on its way before its row says so."""
@@ -95,7 +141,10 @@ class Claims(Tables):
     async def _wake(self, which: ColumnElement[bool], now: datetime) -> int:
         if not await self._read(select(_columns.id).where(which).limit(1)):
             return 0  # most calls: no write lock taken, no page dirtied
-        count = (await self._write(update(_table).where(which).values(due_at=now, woken=True))).rowcount
+        return await self._make_due(which, now)
+
+    async def _make_due(self, which: ColumnElement[bool], now: datetime, given: dict[str, Any] | None = None) -> int:
+        count = (await self._write(update(_table).where(which).values(due_at=now, woken=True), given)).rowcount
         if count:
             await self._notify_work()
         return count
@@ -104,23 +153,14 @@ class Claims(Tables):
         self, *, token: str, now: datetime, until: datetime, limit: int, woken_only: bool = False
     ) -> tuple[Claimed, ...]:
         """Claim due rows that nobody holds, woken ones first, then the oldest due, by one statement."""
-        free = or_(_columns.claim_until.is_(None), _columns.claim_until <= now)
-        due = select(_columns.id).where(_columns.due_at <= now, free).order_by(_columns.woken.desc(), _columns.due_at).limit(limit)
-        if woken_only:
-            due = due.where(_columns.woken)
-        if not self._is_sqlite:
-            due = due.with_for_update(skip_locked=True)
-        chosen = due.cte("chosen")  # a CTE with a row lock is evaluated once; a plain subquery may be twice
-        statement = update(_table).where(_columns.id.in_(select(chosen.c.id)))
-        statement = statement.values(claim_token=token, claim_until=until, woken=False)
-        rows = await self._write_returning(statement.returning(*_columns))
+        given = {"moment": now, "most": limit, "held_token": token, "held_until": until}
+        rows = await self._write_returning(_claim(locked=not self._is_sqlite, woken_only=woken_only), given)
         claimed = [Claimed(desktop_from(row), token, until) for row in rows]
         return tuple(sorted(claimed, key=lambda one: one.desktop.due_at))
 
     async def renew(self, claimed: Claimed, until: datetime) -> bool:
         """Hold on to a claim until later and lock its row to the end of the transaction."""
-        statement = update(_table).where(*_proof(claimed)).values(claim_until=until)
-        return (await self._write(statement)).rowcount == 1
+        return (await self._write(_RENEW, _held(claimed) | {"held_until": until})).rowcount == 1
 
     async def renew_all(self, claimed: tuple[Claimed, ...], until: datetime) -> frozenset[DesktopId]:
         """Hold on to claims until later; return which are still held."""
@@ -135,21 +175,14 @@ class Claims(Tables):
     async def tell(self, claimed: Claimed, reason: Reason, detail: str) -> bool:
         """Write reason and detail under the claim."""
         values: dict[str, Any] = {"reason": str(reason), "detail": detail, "version": _columns.version + 1}
-        return (await self._write(update(_table).where(*_proof(claimed)).values(**values))).rowcount == 1
+        return (await self._write(update(_table).where(*_PROOF).values(**values), _held(claimed))).rowcount == 1
 
     async def apply(self, claimed: Claimed, outcome: Outcome, now: datetime) -> bool:
         """Write the state half and release, WHERE id AND token."""
         before = claimed.desktop
-        missed = or_(_columns.generation != before.generation, _columns.woken)
-        values: dict[str, Any] = outcome_values(outcome) | {
-            "due_at": case((missed, _time(now)), else_=_time(outcome.due_at)),
-            "claim_token": None,
-            "claim_until": None,
-            "woken": False,
-        }
-        if is_visible_change(before, outcome):
-            values["version"] = _columns.version + 1
-        return (await self._write(update(_table).where(*_proof(claimed)).values(**values))).rowcount == 1
+        given = outcome_values(outcome) | _held(claimed)
+        given |= {"known_generation": before.generation, "moment": now, "next_due_at": outcome.due_at}
+        return (await self._write(_apply(visible=is_visible_change(before, outcome)), given)).rowcount == 1
 
     async def admit(self, claimed: Claimed, total: Resources, now: datetime) -> QueuePlace | None:
         """Give the desktop its share if it fits and nobody is before it in line, else return its place.
@@ -161,7 +194,7 @@ class Claims(Tables):
             await self._connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADMISSION_LOCK})
         desktop = claimed.desktop
         values: dict[str, Any] = {"queued_at": func.coalesce(_columns.queued_at, _time(now))}
-        if not (await self._write(update(_table).where(*_proof(claimed)).values(**values))).rowcount:
+        if not (await self._write(update(_table).where(*_PROOF).values(**values), _held(claimed))).rowcount:
             raise LookupError("the claim was lost")
         mine = or_(is_waiting(), _columns.id == desktop.id)
         line = await self._read(select(_table).where(mine).order_by(_columns.queued_at, _columns.created_at, _columns.id))
@@ -169,7 +202,7 @@ class Claims(Tables):
         waiting = [Waiting(row["id"], _amounts(desktop_from(row).resources)) for row in line]
         place = place_of(_amounts(total), holders, waiting, desktop.id, now)
         if place is None:
-            await self._write(update(_table).where(*_proof(claimed)).values(admitted=True))
+            await self._write(update(_table).where(*_PROOF).values(admitted=True), _held(claimed))
             return None
         return QueuePlace(place.place, place.lacking, place.expected_at)
 
@@ -180,7 +213,7 @@ class Claims(Tables):
 
     async def remove(self, claimed: Claimed, now: datetime) -> bool:
         """Delete the row under the claim; guest, nonces, tickets and thumbnail go with it, open sessions end."""
-        rows = await self._write_returning(delete(_table).where(*_proof(claimed)).returning(*_columns))
+        rows = await self._write_returning(delete(_table).where(*_PROOF).returning(*_columns), _held(claimed))
         if not rows:
             return False
         row = rows[0]
@@ -218,8 +251,9 @@ def _time(value: datetime) -> BindParameter[datetime]:
     return literal(value, schema.UtcTime())
 
 
-def _proof(claimed: Claimed) -> tuple[ColumnElement[bool], ...]:
-    return _columns.id == claimed.desktop.id, _columns.claim_token == claimed.token
+def _held(claimed: Claimed) -> dict[str, Any]:
+    """Return the values of `_PROOF`: who holds the row."""
+    return {"held_id": claimed.desktop.id, "held_token": claimed.token}
 
 
 def _amounts(resources: Resources) -> dict[str, int]:

@@ -22,6 +22,7 @@ _table = schema.event
 _columns = _table.c
 _ORDER_LOCK = 0x6265616D_00000003
 EVENT_CHANNEL = "beamdesk_event"
+_INSERT = insert(_table)
 
 
 class SqlEvents(Tables):
@@ -48,7 +49,7 @@ class SqlEvents(Tables):
         if not self._is_sqlite:
             await self._connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ORDER_LOCK})
         for row in rows:  # one by one: the order within a transaction is the order of adding
-            await self._write(insert(_table).values(**row))
+            await self._write(_INSERT, row)
         if not self._is_sqlite:
             await self._connection.execute(select(func.pg_notify(EVENT_CHANNEL, "")))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import delete, exists, insert, select, update
+from sqlalchemy import bindparam, delete, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from beamdesk.adapters.sql import schema
@@ -18,6 +18,9 @@ from beamdesk.protocol.guest import Step
 _guest = schema.guest
 _nonce = schema.guest_nonce
 _thumbnail = schema.thumbnail
+
+
+_GUEST = select(_guest).where(_guest.c.desktop_id == bindparam("of"))
 
 
 class SqlGuests(Tables):
@@ -49,7 +52,7 @@ class SqlGuests(Tables):
 
     async def get(self, desktop_id: DesktopId) -> Guest | None:
         """Return the guest of a desktop."""
-        row = await self._read_one(select(_guest).where(_guest.c.desktop_id == desktop_id))
+        row = await self._read_one(_GUEST, {"of": desktop_id})
         return guest_from(row) if row else None
 
     async def many(self, desktop_ids: Collection[DesktopId]) -> dict[DesktopId, Guest]:

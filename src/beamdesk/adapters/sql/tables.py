@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import CursorResult, Executable, Table
@@ -12,9 +12,15 @@ from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningInsert
 
+_Given = Mapping[str, Any] | None
+
 
 class Tables:
-    """Base of all tables. A connection and the right to write, nothing else."""
+    """Base of all tables. A connection and the right to write, nothing else.
+
+    ``given``: values of the statement's bound parameters. Statements that run with every pass are made once and given values:
+    making one and finding its compiled form again costs SQLAlchemy as much as running it.
+    """
 
     def __init__(self, connection: AsyncConnection, *, writable: bool) -> None:
         self._connection = connection
@@ -24,21 +30,21 @@ class Tables:
     def _is_sqlite(self) -> bool:
         return self._connection.dialect.name == "sqlite"
 
-    async def _read(self, statement: Executable) -> Sequence[RowMapping]:
-        return (await self._connection.execute(statement)).mappings().all()
+    async def _read(self, statement: Executable, given: _Given = None) -> Sequence[RowMapping]:
+        return (await self._connection.execute(statement, given)).mappings().all()
 
-    async def _read_one(self, statement: Executable) -> RowMapping | None:
-        return (await self._connection.execute(statement)).mappings().one_or_none()
+    async def _read_one(self, statement: Executable, given: _Given = None) -> RowMapping | None:
+        return (await self._connection.execute(statement, given)).mappings().one_or_none()
 
-    async def _write(self, statement: Executable) -> CursorResult[Any]:
+    async def _write(self, statement: Executable, given: _Given = None) -> CursorResult[Any]:
         if not self._writable:
             raise RuntimeError("a write in a read-only transaction: open it with begin(write=True)")
-        result = await self._connection.execute(statement)
+        result = await self._connection.execute(statement, given)
         assert isinstance(result, CursorResult)  # noqa: S101  # what SQLAlchemy returns for DML; for the type checker
         return result
 
-    async def _write_returning(self, statement: Executable) -> Sequence[RowMapping]:
-        return (await self._write(statement)).mappings().all()
+    async def _write_returning(self, statement: Executable, given: _Given = None) -> Sequence[RowMapping]:
+        return (await self._write(statement, given)).mappings().all()
 
     async def _upsert(self, table: Table, key: str, values: dict[str, Any]) -> None:
         """Insert, or replace the row with the same ``key``."""
