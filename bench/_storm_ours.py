@@ -20,11 +20,11 @@ from beamdesk.adapters.sql.store import SqlStore
 from beamdesk.adapters.system import SystemClock, SystemSecrets
 from beamdesk.domain.desktop import Desktop, Phase
 from beamdesk.domain.ids import DesktopId
+from beamdesk.pace import reconcile_rules
 from beamdesk.protocol.guest import Step, StepName, StepState
 from beamdesk.reconcile.main import run
 from beamdesk.reconcile.rules import ReconcileRules
 from beamdesk.settings import Settings
-from beamdesk.wiring import reconcile_rules
 from bench._api_calls import Calls
 from bench._cloud_cpu import by_service, load, process_s
 from bench._storm import Storm, percentile

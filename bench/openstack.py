@@ -14,12 +14,15 @@ import asyncio
 import json
 import os
 import resource
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import uvloop
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -101,8 +104,9 @@ def main() -> None:
     parser.add_argument("--reconcile", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.reconcile:
-        asyncio.run(reconcile(**json.loads(arguments.reconcile)))
+        uvloop.run(reconcile(**json.loads(arguments.reconcile)))  # as the product does
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started ends with this
     begun = time.time()
     with tempfile.TemporaryDirectory(prefix="beamdesk-bench-") as scratch, cloud(arguments, Path(scratch)) as plane:
         asyncio.run(measure(arguments, plane, Path(scratch)))

@@ -7,7 +7,6 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -27,16 +26,15 @@ from beamdesk.adapters.system import SystemClock, SystemSecrets
 from beamdesk.app.context import App, SiteRules
 from beamdesk.app.data import Data
 from beamdesk.domain.catalog import Resources
-from beamdesk.domain.decision import Timings
 from beamdesk.domain.errors import CloudError, ConfigurationError, NotSupported
 from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.domain.storage import GuestSite
+from beamdesk.pace import reconcile_rules
 from beamdesk.ports.catalog import Catalog
 from beamdesk.ports.cloud import Cloud
 from beamdesk.ports.files import ExperimentFiles
 from beamdesk.ports.identity import PasswordSignIn
 from beamdesk.ports.placing import HostSource
-from beamdesk.reconcile.rules import ReconcileRules
 from beamdesk.scheduling.host import HostFacts
 from beamdesk.scheduling.wire import read_snapshot
 from beamdesk.settings import Settings
@@ -47,12 +45,6 @@ log = structlog.get_logger()
 _CAPACITY_FRESH_S = 10.0
 _GUEST_CONNECTIONS = 4096
 """Two for each of 2000 desktops; more is nothing that desktops do."""
-_CLOUD_POLL = timedelta(seconds=1)
-_REQUESTS_A_CALL = 3
-_CLOUD_BOOT_S, _CLOUD_SILENT_S = 600.0, 75.0
-"""A machine's first boot on slow storage, and a pause for a live migration, are no reason to start it anew.
-
-Nova calls a host silent after 60 s (``service_down_time``): it should be known before its desktops are repaired."""
 
 
 def run(process: str, settings: Settings) -> None:
@@ -153,34 +145,6 @@ def guest_site(settings: Settings) -> GuestSite:
         areas=tuple(area.storage_area() for area in settings.guest.storage),
         home_volume=settings.openstack.home.kind == "volume",
     )
-
-
-def timings(settings: Settings) -> Timings:
-    """Return the reconciler's times: machines boot and pause for longer than containers."""
-    guest, usual = settings.guest, Timings()
-    in_cloud = settings.cloud == "openstack"
-    boot = guest.boot_timeout_s or (_CLOUD_BOOT_S if in_cloud else usual.boot_timeout.total_seconds())
-    silent = guest.silent_after_s or (_CLOUD_SILENT_S if in_cloud else usual.silent.total_seconds())
-    poll = _CLOUD_POLL if in_cloud else usual.poll
-    cut_off = max(silent, guest.cut_off_after_s)
-    return replace(
-        usual,
-        poll=poll,
-        boot_timeout=timedelta(seconds=boot),
-        silent=timedelta(seconds=silent),
-        cut_off=timedelta(seconds=cut_off),
-    )
-
-
-def reconcile_rules(settings: Settings) -> ReconcileRules:
-    """Return how the reconciler works. A call on OpenStack may take longer than one answer: making a server is several requests."""
-    usual = ReconcileRules(timings(settings), settings.lease.rules(), keep_events=timedelta(days=settings.keep_events_days))
-    if settings.cloud != "openstack":
-        return usual
-    places = len(settings.openstack.places) or 1
-    call_timeout = timedelta(seconds=_REQUESTS_A_CALL * settings.openstack.call_timeout_s)
-    passes = 2 * settings.openstack.concurrency * places  # half of them look and write while the others are with the cloud
-    return replace(usual, call_timeout=call_timeout, concurrency=passes)
 
 
 @asynccontextmanager

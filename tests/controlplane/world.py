@@ -31,11 +31,11 @@ from beamdesk.domain.desktop import Desired, Desktop, Phase
 from beamdesk.domain.events import Event
 from beamdesk.domain.ids import DesktopId
 from beamdesk.domain.secrets import hash_secret
+from beamdesk.pace import reconcile_rules
 from beamdesk.protocol.guest import Step, StepName, StepState
 from beamdesk.reconcile.main import Hint, run
 from beamdesk.reconcile.rules import ReconcileRules
 from beamdesk.settings import Settings
-from beamdesk.wiring import reconcile_rules
 from engine_kit import EXPERIMENT, add_people, make_desktop
 
 from .clouds import BEAMDESK

@@ -3,8 +3,9 @@
 import pytest
 
 from beamdesk.domain.errors import ConfigurationError
+from beamdesk.pace import timings
 from beamdesk.settings import load_settings
-from beamdesk.wiring import guest_site, timings
+from beamdesk.wiring import guest_site
 
 RAW = 'area = "raw"\nkind = "nfs4"\nsource = "nfs.example:/export/${folder}/raw"\n'
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from beamdesk.adapters.openstack.watch import MOST_APART_S
+from beamdesk.pace import reconcile_rules
 from beamdesk.reconcile.rules import ReconcileRules
 from beamdesk.settings import load_settings
-from beamdesk.wiring import reconcile_rules
 
 PROMISE = timedelta(seconds=10)
 ANSWER = timedelta(seconds=1)
