@@ -51,7 +51,7 @@ def entry(openstack: ControlPlane, tmp_path: Path) -> Any:
 def test_a_cloud_that_is_ready_is_fine(site: OpenStackConfig) -> None:
     found = asyncio.run(examine_config(site, SetClock(), admin_cloud="admin"))
     assert {one.id: one.facts for one in found if one.failed} == {}
-    assert [one.id for one in found if one.verdict is Verdict.UNKNOWN] == ["compute.scheduler"]
+    assert [one.id for one in found if one.verdict is Verdict.UNKNOWN] == ["compute.scheduler", "network.metadata"]
 
 
 def test_without_an_administrator_what_it_cannot_see_is_unknown_not_wrong(site: OpenStackConfig) -> None:

@@ -182,12 +182,20 @@ class Connection:
         return date + timedelta(seconds=time.monotonic() - at)
 
     async def pages(
-        self, service: Service, path: str, collection: str, doing: str, query: Mapping[str, str], *, ahead: bool = False
+        self,
+        service: Service,
+        path: str,
+        collection: str,
+        doing: str,
+        query: Mapping[str, str],
+        *,
+        version: str | None = None,
+        ahead: bool = False,
     ) -> AsyncIterator[Reply]:
         """Yield the pages of a list, each with one request; a page that is not full is the last, without another request."""
         query = {**query, "limit": str(PAGE)}
         for _page in range(MOST_PAGES):
-            reply = await self.call(service, "GET", path, doing, query=query, ahead=ahead)
+            reply = await self.call(service, "GET", path, doing, query=query, version=version, ahead=ahead)
             yield reply
             items = cast("list[Json]", reply.data.get(collection) or [])
             if not items or (len(items) < PAGE and not _goes_on(reply.data.get(f"{collection}_links"))):

@@ -40,9 +40,10 @@ class OpenStackCloud:
         if chosen is None:
             raise CloudRefused("No project in OpenStack takes this experiment. An operator must add it to openstack.places.")
         others = [place for place in self.places.values() if place is not chosen]
-        elsewhere = await _everywhere([place.watch.look(spec.desktop_id) for place in others])
-        found = [server for observation in elsewhere for server in observation.servers]
-        if not found and not all(observation.complete for observation in elsewhere):
+        elsewhere = await self._ask_all([place.watch.look(spec.desktop_id) for place in others])
+        told = [answer for answer in elsewhere if isinstance(answer, Observation)]
+        found = [server for observation in told for server in observation.servers]
+        if not found and not (len(told) == len(others) and all(observation.complete for observation in told)):
             raise CloudError("A part of OpenStack does not tell whether the desktop has a server there. Beamdesk looks again.")
         return min(found, key=lambda server: (server.created_at, server.id)) if found else await chosen.create(spec)
 
