@@ -137,7 +137,7 @@ async def test_one_place_that_is_down_makes_the_observation_incomplete(cloud: Ti
 
 async def test_nothing_is_made_while_a_place_cannot_tell_whether_it_is_there_already(cloud: TinyCloud, tmp_path: Path) -> None:
     opened = driver(cloud, tmp_path, Place("main", "beamdesk", "desktops"), Place("far", "down", "desktops"))
-    with pytest.raises(CloudUnavailable):
+    with pytest.raises(CloudUnavailable, match="whether the desktop has a server there"):
         await opened.create_server(SPEC)
     assert not [path for method, path in cloud.asked if method == "POST" and "identity" not in path]
     await opened.close()

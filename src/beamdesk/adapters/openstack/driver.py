@@ -14,13 +14,14 @@ from typing import TypeVar
 from beamdesk.adapters.openstack.config import OpenStackConfig
 from beamdesk.adapters.openstack.names import split_server_id
 from beamdesk.adapters.openstack.place import PlaceDriver
-from beamdesk.domain.errors import CloudError, CloudRefused
+from beamdesk.domain.errors import CloudError, CloudRefused, CloudUnavailable
 from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.domain.server import Observation, Server
 from beamdesk.ports.cloud import Capacity, News, ServerSpec
 
 T = TypeVar("T")
 UNLIMITED = 10**9
+_UNSURE = "A part of OpenStack does not tell whether the desktop has a server there. Beamdesk looks again."
 
 
 class OpenStackCloud:
@@ -44,7 +45,8 @@ class OpenStackCloud:
         told = [answer for answer in elsewhere if isinstance(answer, Observation)]
         found = [server for observation in told for server in observation.servers]
         if not found and not (len(told) == len(others) and all(observation.complete for observation in told)):
-            raise CloudError("A part of OpenStack does not tell whether the desktop has a server there. Beamdesk looks again.")
+            silent = any(isinstance(answer, CloudUnavailable) for answer in elsewhere)
+            raise (CloudUnavailable if silent else CloudError)(_UNSURE)
         return min(found, key=lambda server: (server.created_at, server.id)) if found else await chosen.create(spec)
 
     async def start_server(self, server_id: ServerId, spec: ServerSpec) -> None:
