@@ -35,6 +35,7 @@ from controlplane.world import World, settings
 _LONG = timedelta(hours=2)
 _STEPS = tuple(Step(name, StepState.DONE) for name in StepName)
 _LOOK_S = 0.5
+_ANSWER_S = 30
 _LONGEST_START_S = 120
 
 
@@ -42,12 +43,12 @@ def rules() -> ReconcileRules:
     """Return the product's rules on OpenStack; but nobody simulates heartbeats here or misses them, and Nova may queue for long."""
     usual = reconcile_rules(Settings(cloud="openstack"))
     times = replace(usual.timings, late=_LONG, silent=_LONG, build_timeout=_LONG, boot_timeout=_LONG)
-    return replace(usual, timings=times, call_timeout=timedelta(seconds=30))
+    return replace(usual, timings=times, call_timeout=timedelta(seconds=3 * _ANSWER_S))
 
 
 def configure(clouds_yaml: Path, network: str) -> OpenStackConfig:
     """Return the driver's settings: no volumes, since the bare script makes none; an API that is busy may take its time."""
-    changed: OpenStackConfig = replace(settings(clouds_yaml, network), homes=Homes(), timeout_s=30)
+    changed: OpenStackConfig = replace(settings(clouds_yaml, network), homes=Homes(), timeout_s=_ANSWER_S)
     return changed
 
 

@@ -41,5 +41,5 @@ def reconcile_rules(settings: Settings) -> ReconcileRules:
         return usual
     places = len(settings.openstack.places) or 1
     call_timeout = timedelta(seconds=_REQUESTS_A_CALL * settings.openstack.call_timeout_s)
-    passes = 2 * settings.openstack.concurrency * places  # half of them look and write while the others are with the cloud
-    return replace(usual, call_timeout=call_timeout, concurrency=passes)
+    orders = settings.openstack.concurrency * places
+    return replace(usual, call_timeout=call_timeout, orders=orders, concurrency=2 * orders)  # the others look and write meanwhile

@@ -16,11 +16,13 @@ class ReconcileRules:
     ``calm``: the longest pause between two looks at a server that is only waited for, while news of it comes (see `news`).
     ``tick``: how often a pass that takes long renews its claim and says so. ``call_timeout``: the longest a cloud call may take
     before its answer counts as lost. ``concurrency``: passes at work; ``stalled_most``: passes besides that wait for a slow cloud.
+    ``orders``: how many of all these may give the cloud an order at once: a cloud that is slow is not made slower.
     """
 
     timings: Timings = field(default_factory=Timings)
     lease: LeaseRules = field(default_factory=LeaseRules)
     concurrency: int = 16
+    orders: int = 16
     stalled_most: int = 1000
     claim: timedelta = timedelta(seconds=6)
     tick: timedelta = timedelta(seconds=1)

@@ -52,6 +52,7 @@ class Worker:
         self._renewals = Renewals(store, clock, rules)
         self._informed = replace(rules.timings, calm=rules.calm)
         self._asking = asyncio.Lock()
+        self._orders = asyncio.Semaphore(rules.orders)
         self._capacity: tuple[datetime, Resources | None] | None = None
 
     async def claim(self, limit: int, *, woken_only: bool = False) -> tuple[Claimed, ...]:
@@ -165,8 +166,7 @@ class Worker:
         if decision.step is Step.NONE:
             return decision
         try:
-            first = claimed.desktop.untouched and observed.guest is None
-            return acted(decision, await self._ask(self._execute(claimed, decision, first=first)))
+            return await self._order(claimed, decision, first=claimed.desktop.untouched and observed.guest is None)
         except CloudError as error:
             return act_failed(
                 claimed.desktop,
@@ -178,6 +178,17 @@ class Worker:
                 lease=self._rules.lease,
                 jitter=self._jitter(),
             )
+
+    async def _order(self, claimed: Claimed, decision: Decision, *, first: bool) -> Decision:
+        """Give the order when it is its turn. That wait is not the cloud's; what was wanted before it may not be any more."""
+        begun = self._clock.now()
+        async with self._orders:
+            if self._clock.now() - begun > self._rules.timings.patience:
+                async with self._store.begin() as tx:
+                    row = await tx.desktops.get(claimed.desktop.id)
+                if row is None or row.generation != claimed.desktop.generation:
+                    raise ClaimLost
+            return acted(decision, await self._ask(self._execute(claimed, decision, first=first)))
 
     async def _execute(self, claimed: Claimed, decision: Decision, *, first: bool) -> Server | None:
         cloud, target = self._cloud, decision.target
