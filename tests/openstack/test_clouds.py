@@ -119,7 +119,7 @@ async def test_while_one_cloud_is_away_nothing_is_concluded_and_the_other_works(
         assert refused.value.retryable
         await cloud.stop_server(first.id)
         with pytest.raises(CloudError):
-            await cloud.list_homes()
+            await cloud.delete_home(there.desktop_id)
     async for _ in patience():
         if (await cloud.find_servers(here.desktop_id)).servers[0].status is ServerStatus.SHUTOFF:
             break
