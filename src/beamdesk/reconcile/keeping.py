@@ -26,9 +26,9 @@ from beamdesk.reconcile.rules import ReconcileRules
 class Answers:
     """What all passes of a reconciler know together of how the cloud answers.
 
-    ``stalled``: how many passes wait for it for long; ``stalls`` is called for each. ``silent``: nobody has got an answer since
-    somebody looked for long in vain. ``answered_at``: when anybody got one, by the loop's clock. ``informed``: news of all servers
-    comes, see `news`.
+    ``stalled``: how many passes wait for it for long; ``stalls`` is called whenever there is room for another. ``silent``: nobody
+    has got an answer since somebody looked for long in vain. ``answered_at``: when anybody got one, by the loop's clock.
+    ``informed``: news of all servers comes, see `news`.
     """
 
     def __init__(self, stalls: Callable[[], None] = lambda: None) -> None:

@@ -75,11 +75,16 @@ class _Loop:
             await asyncio.sleep(left)
 
     def _free(self) -> int:
-        """Return how many passes may begin. Those that wait for long make room for others only while nobody gets an answer."""
+        """Return how many passes may begin.
+
+        Those that stand in line for an order make room for others: what was ordered before and runs now is told meanwhile. Those
+        that wait for the cloud for long do so only while nobody gets an answer.
+        """
         answers = self._worker.answers
         waits = answers.silent or not answers.comes(self._rules.timings.patience.total_seconds())
         stalled = min(answers.stalled, self._rules.stalled_most) if waits else 0
-        return max(self._rules.concurrency + stalled - len(self._passes), 0)
+        idle = min(max(stalled, self._worker.in_line), self._rules.stalled_most)  # many are both
+        return max(self._rules.concurrency + idle - len(self._passes), 0)
 
     async def _claim(self, free: int) -> tuple[Claimed, ...]:
         now = self._claimed_at = asyncio.get_running_loop().time()

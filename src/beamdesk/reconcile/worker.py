@@ -7,7 +7,8 @@ the pass ends without a trace. An exception in the middle leaves the claim to ex
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
@@ -53,6 +54,8 @@ class Worker:
         self._informed = replace(rules.timings, calm=rules.calm)
         self._asking = asyncio.Lock()
         self._orders = asyncio.Semaphore(rules.orders)
+        self.in_line = 0
+        """Passes that wait for their turn to give an order: they do nothing meanwhile."""
         self._capacity: tuple[datetime, Resources | None] | None = None
 
     async def claim(self, limit: int, *, woken_only: bool = False) -> tuple[Claimed, ...]:
@@ -182,13 +185,28 @@ class Worker:
     async def _order(self, claimed: Claimed, decision: Decision, *, first: bool) -> Decision:
         """Give the order when it is its turn. That wait is not the cloud's; what was wanted before it may not be any more."""
         begun = self._clock.now()
-        async with self._orders:
+        async with self._turn():
             if self._clock.now() - begun > self._rules.timings.patience:
                 async with self._store.begin() as tx:
                     row = await tx.desktops.get(claimed.desktop.id)
                 if row is None or row.generation != claimed.desktop.generation:
                     raise ClaimLost
             return acted(decision, await self._ask(self._execute(claimed, decision, first=first)))
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        waits = self._orders.locked()
+        if waits:
+            self.in_line += 1
+            self.answers.stalls()  # there is room for another pass
+        try:
+            await self._orders.acquire()
+        finally:
+            self.in_line -= waits
+        try:
+            yield
+        finally:
+            self._orders.release()
 
     async def _execute(self, claimed: Claimed, decision: Decision, *, first: bool) -> Server | None:
         cloud, target = self._cloud, decision.target

@@ -29,8 +29,8 @@ NAMES = tuple(DesktopId(f"desktop{number:02}") for number in range(16))
 class SlowCloud(FakeCloud):
     """Takes its time for each order, and notes how many it has at once."""
 
-    def __init__(self) -> None:
-        super().__init__(SystemClock(), times=FakeTimes(build=60), capacity=None)
+    def __init__(self, build_s: float = 60) -> None:
+        super().__init__(SystemClock(), times=FakeTimes(build=build_s), capacity=None)
         self.orders: list[DesktopId] = []
         self.most = self.now = 0
 
@@ -77,6 +77,18 @@ async def test_a_storm_is_ordered_by_and_by_and_no_order_is_given_twice(store: S
     await working
     assert sorted(cloud.orders) == list(NAMES), "one order each: none was given up because others were before it"
     assert cloud.most == ORDERS
+
+
+async def test_a_server_that_runs_is_told_while_others_stand_in_line(store: SqlStore) -> None:
+    cloud, stop = SlowCloud(build_s=0.1), asyncio.Event()
+    working = asyncio.create_task(storm(store, cloud, stop))
+    async for _ in patience():
+        if Phase.BOOTING in await phases(store):
+            break
+    waiting = len(NAMES) - len(cloud.orders)
+    stop.set()
+    await working
+    assert waiting > len(NAMES) / 2
 
 
 async def test_what_nobody_wants_any_more_when_its_turn_comes_is_not_ordered(store: SqlStore) -> None:
