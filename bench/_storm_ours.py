@@ -20,6 +20,7 @@ from beamdesk.adapters.sql.store import SqlStore
 from beamdesk.adapters.system import SystemClock, SystemSecrets
 from beamdesk.domain.desktop import Desktop, Phase
 from beamdesk.domain.ids import DesktopId
+from beamdesk.openstack_settings import OpenStackSettings
 from beamdesk.pace import reconcile_rules
 from beamdesk.protocol.guest import Step, StepName, StepState
 from beamdesk.reconcile.main import run
@@ -41,9 +42,9 @@ _LONGEST_START_S = 120
 
 def rules() -> ReconcileRules:
     """Return the product's rules on OpenStack; but nobody simulates heartbeats here or misses them, and Nova may queue for long."""
-    usual = reconcile_rules(Settings(cloud="openstack"))
+    usual = reconcile_rules(Settings(cloud="openstack", openstack=OpenStackSettings(call_timeout_s=_ANSWER_S)))
     times = replace(usual.timings, late=_LONG, silent=_LONG, build_timeout=_LONG, boot_timeout=_LONG)
-    return replace(usual, timings=times, call_timeout=timedelta(seconds=3 * _ANSWER_S))
+    return replace(usual, timings=times)
 
 
 def configure(clouds_yaml: Path, network: str) -> OpenStackConfig:

@@ -18,8 +18,8 @@ _Given = Mapping[str, Any] | None
 class Tables:
     """Base of all tables. A connection and the right to write, nothing else.
 
-    ``given``: values of the statement's bound parameters. Statements that run with every pass are made once and given values:
-    making one and finding its compiled form again costs SQLAlchemy as much as running it.
+    ``given``: values of the statement's bound parameters. Statements that run with every pass are made once and given values, so
+    that SQLAlchemy neither builds them nor derives the key of their compiled form again.
     """
 
     def __init__(self, connection: AsyncConnection, *, writable: bool) -> None:
