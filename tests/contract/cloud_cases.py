@@ -14,6 +14,8 @@ from typing import Protocol, cast
 
 import pytest
 
+from beamdesk.domain.errors import CloudError
+from beamdesk.domain.ids import DesktopId
 from beamdesk.ports.cloud import Cloud, Server, ServerSpec, ServerStatus
 
 DRIVERS = {
@@ -75,3 +77,28 @@ async def vanish(case: CloudCase, cloud: Cloud, spec: ServerSpec) -> None:
             return
         await case.pause()
     pytest.fail("the server does not go away")
+
+
+async def forget(case: CloudCase, cloud: Cloud, desktop_id: DesktopId) -> None:
+    """Delete a home, as the reconciler does: again as long as the cloud says that it is not done with it."""
+    for _attempt in range(PATIENCE):
+        try:
+            await cloud.delete_home(desktop_id)
+        except CloudError as error:
+            if not error.retryable:
+                raise
+            seen = error
+        else:
+            return
+        await case.pause()
+    pytest.fail(f"the home does not go away: {seen}")
+
+
+async def clear(case: CloudCase, cloud: Cloud) -> None:
+    """Delete all that a deployment has, and close its driver."""
+    for server in (await cloud.list_servers()).servers:
+        await cloud.delete_server(server.id)
+        await vanish(case, cloud, case.spec(server.desktop_id))
+    for home in await cloud.list_homes():
+        await forget(case, cloud, home)
+    await cloud.close()

@@ -13,7 +13,7 @@ import pytest
 from beamdesk.domain.errors import CloudRefused, CloudUnavailable
 from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.ports.cloud import Cloud, ServerSpec, ServerStatus
-from contract.cloud_cases import CloudCase, open_case, params, reach, vanish
+from contract.cloud_cases import CloudCase, clear, forget, open_case, params, reach, vanish
 
 pytestmark = pytest.mark.anyio
 
@@ -38,12 +38,7 @@ def deployment() -> str:
 async def cloud(case: CloudCase, deployment: str) -> Iterator[Cloud]:
     made = case.cloud(deployment)
     yield made
-    for server in (await made.list_servers()).servers:
-        await made.delete_server(server.id)
-        await vanish(case, made, case.spec(server.desktop_id))
-    for home in await made.list_homes():
-        await made.delete_home(home)
-    await made.close()
+    await clear(case, made)
 
 
 @pytest.fixture
@@ -153,7 +148,7 @@ async def test_a_home_outlives_its_server_until_it_is_deleted(case: CloudCase, c
     await cloud.delete_server(server.id)
     await vanish(case, cloud, spec)
     assert await cloud.list_homes() == (spec.desktop_id,)
-    await cloud.delete_home(spec.desktop_id)
+    await forget(case, cloud, spec.desktop_id)
     assert await cloud.list_homes() == ()
     await cloud.delete_home(spec.desktop_id)
 

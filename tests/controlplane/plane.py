@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import shutil
@@ -12,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from openstack.exceptions import SDKException
 
 from . import broker, clouds, configs, content, database, golden, machines
 from .environment import check_programs, ensure_venv, install_plugins
@@ -205,6 +208,7 @@ class ControlPlane:
         )
 
     def _start_services(self, services: Services) -> None:
+        begun = database.query(self.layout, "select utc_timestamp()").strip()
         names = [name for name in self.names() if name not in ("epmd", "rabbit", "mysql")]
         computes = [name for name in names if name.startswith("compute-")]
         for name in names:
@@ -221,7 +225,7 @@ class ControlPlane:
         self.start(*(name for name in names if name in APIS), *computes)
         wait_for(self._hosts_known, "the hosts in Placement and in their cell", 120 + 3 * self.options.known_hosts)
         if self.options.volumes:
-            wait_for(self._volumes_up, "cinder-volume")
+            wait_for(lambda: self._volumes_up(begun), "a backend for volumes that the scheduler knows")
         # Neutron learns of some attributes of ports with its first query, and a list of ports fails before it makes one.
         with self.connect() as admin:
             list(admin.network.networks())
@@ -241,8 +245,14 @@ class ControlPlane:
         )
         return all(int(count) >= self.options.known_hosts for count in database.query(self.layout, statement).split())
 
-    def _volumes_up(self) -> bool:
-        return "cinder-volume" in database.query(self.layout, "select `binary` from cinder.services where report_count > 0")
+    def _volumes_up(self, since: str) -> bool:
+        """Tell whether Cinder's scheduler knows a backend; before, it lets an order wait for one for many seconds."""
+        reports = f"select count(*) from cinder.services where coalesce(updated_at, created_at) >= '{since}' and report_count > 0"
+        if int(database.query(self.layout, reports)) < 2:
+            return False
+        with self.connect() as admin, contextlib.suppress(SDKException):
+            return any(True for _pool in admin.block_storage.backend_pools())
+        return False
 
     def down(self) -> None:
         """Stop every process of the instance; its state stays."""

@@ -6,21 +6,49 @@ At the end it says how long the truth took; `World.told` holds each of them to t
 from __future__ import annotations
 
 import sys
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from beamdesk.adapters.openstack.driver import OpenStackCloud
+from beamdesk.ports.cloud import ServerSpec
+from contract.cloud_cases import clear
+from contract.cloud_openstack import OpenStackCase, open_case
 from controlplane.content import IMAGE
 from controlplane.plane import ControlPlane
 from controlplane.proxy import FaultProxy
 from controlplane.world import World, open_world
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenStackCase]:
+    with open_case(tmp_path_factory.mktemp("cloud")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def deployment() -> str:
+    return uuid.uuid4().hex
+
+
+@pytest.fixture
+def spec(case: OpenStackCase) -> ServerSpec:
+    return case.spec(uuid.uuid4().hex[:16])
+
+
+@pytest.fixture
+async def cloud(case: OpenStackCase, deployment: str) -> AsyncIterator[OpenStackCloud]:
+    made = case.cloud(deployment)
+    yield made
+    await clear(case, made)
 
 
 @pytest.fixture

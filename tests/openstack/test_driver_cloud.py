@@ -4,84 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from beamdesk.adapters.openstack.config import Boot, Firewall, Homes, Place, WhenStopped
+from beamdesk.adapters.openstack.config import Firewall, Place, WhenStopped
 from beamdesk.adapters.openstack.driver import OpenStackCloud
-from beamdesk.adapters.openstack.names import NONCE_KEY, Names, split_server_id
+from beamdesk.adapters.openstack.names import NONCE_KEY
 from beamdesk.adapters.openstack.ports import PortTaken
 from beamdesk.domain.errors import CloudError, CloudRefused
 from beamdesk.domain.ids import ServerId
 from beamdesk.domain.server import Remedy
 from beamdesk.ports.cloud import ServerOperations, ServerSpec, ServerStatus
-from contract.cloud_cases import reach, vanish
-from contract.cloud_openstack import GATEWAY, OpenStackCase, open_case
+from contract.cloud_cases import clear, forget, reach, vanish
+from contract.cloud_openstack import GATEWAY, OpenStackCase
 from controlplane.clouds import ADMIN, APPLICATION, BEAMDESK, OTHER_PROJECT
 from controlplane.content import NETWORK
-from controlplane.fixture import shared
+from driverkit import eyes, nova_id, ports_of
 
 pytestmark = [pytest.mark.openstack, pytest.mark.anyio]
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenStackCase]:
-    with open_case(tmp_path_factory.mktemp("cloud")) as opened:
-        yield opened
-
-
-@pytest.fixture
-def deployment() -> str:
-    return uuid.uuid4().hex
-
-
-@pytest.fixture
-def spec(case: OpenStackCase) -> ServerSpec:
-    return case.spec(uuid.uuid4().hex[:16])
-
-
-@pytest.fixture
-async def cloud(case: OpenStackCase, deployment: str) -> AsyncIterator[OpenStackCloud]:
-    made = case.cloud(deployment)
-    yield made
-    await clean(case, made)
-
-
-async def clean(case: OpenStackCase, made: OpenStackCloud) -> None:
-    """Delete everything of the driver's deployment."""
-    for server in (await made.list_servers()).servers:
-        await made.delete_server(server.id)
-        await vanish(case, made, case.spec(server.desktop_id))
-    for home in await made.list_homes():
-        await made.delete_home(home)
-    await made.close()
-
-
-@contextmanager
-def eyes(account: str = ADMIN) -> Iterator[Any]:
-    """Look at the cloud as somebody else."""
-    with shared().connect(account) as sdk:
-        yield sdk
-
-
-def nova_id(server_id: ServerId) -> str:
-    split = split_server_id(server_id)
-    assert split is not None
-    return split[1]
-
-
-def ports_of(deployment: str) -> list[Any]:
-    with eyes() as sdk:
-        return list(sdk.network.ports(description=Names(deployment).description))
 
 
 async def test_drivers_that_race_make_one_server_one_port_and_one_home(
@@ -113,7 +54,7 @@ async def test_in_a_network_of_somebody_else_racing_drivers_make_one_server_too(
     assert len(ports_of(deployment)) == 1
     for rival in rivals[1:]:
         await rival.close()
-    await clean(case, rivals[0])
+    await clear(case, rivals[0])
 
 
 async def test_a_port_that_its_maker_left_is_taken_over_after_a_while(
@@ -136,7 +77,7 @@ async def test_a_deleted_server_leaves_nothing_once_its_home_is_deleted(
     await reach(case, cloud, spec, ServerStatus.ACTIVE)
     await cloud.delete_server(server.id)
     await vanish(case, cloud, spec)
-    await cloud.delete_home(spec.desktop_id)
+    await forget(case, cloud, spec.desktop_id)
     assert ports_of(deployment) == []
     with eyes(BEAMDESK) as sdk:
         for _ in range(100):
@@ -190,7 +131,7 @@ async def test_beamline_networks_are_reached_in_the_slot_only(case: OpenStackCas
     await reach(case, cloud, spec, ServerStatus.SHUTOFF)
     await cloud.start_server(server.id, replace(spec, beamline=""))
     assert reached() == {"10.10.0.0/16", "169.254.169.254/32"}
-    await clean(case, cloud)
+    await clear(case, cloud)
 
 
 async def test_a_started_server_finds_its_new_nonce_in_the_metadata_and_the_first_in_no_list(
@@ -217,7 +158,7 @@ async def test_a_server_of_another_project_is_refused_and_untouched(
         with pytest.raises(CloudRefused, match="does not belong"):
             await attempt
     await reach(case, other, spec, ServerStatus.ACTIVE)
-    await clean(case, other)
+    await clear(case, other)
 
 
 async def test_experiments_live_in_their_own_projects(case: OpenStackCase, deployment: str) -> None:
@@ -230,14 +171,14 @@ async def test_experiments_live_in_their_own_projects(case: OpenStackCase, deplo
     assert {server.id for server in (await cloud.list_servers()).servers} == {first.id, second.id}
     for one in (ours, theirs):
         await reach(case, cloud, one, ServerStatus.ACTIVE)
-    await clean(case, cloud)
+    await clear(case, cloud)
 
 
 async def test_an_application_credential_is_enough(case: OpenStackCase, deployment: str, spec: ServerSpec) -> None:
     cloud = case.cloud(deployment, places=(replace(case.config.places[0], cloud=APPLICATION),))
     await cloud.create_server(spec)
     await reach(case, cloud, spec, ServerStatus.ACTIVE)
-    await clean(case, cloud)
+    await clear(case, cloud)
 
 
 async def test_a_build_that_no_host_takes_says_so(case: OpenStackCase, deployment: str, spec: ServerSpec) -> None:
@@ -245,7 +186,7 @@ async def test_a_build_that_no_host_takes_says_so(case: OpenStackCase, deploymen
     await cloud.create_server(spec)
     server = await reach(case, cloud, spec, ServerStatus.ERROR)
     assert "No host of the cloud can take this desktop" in server.fault
-    await clean(case, cloud)
+    await clear(case, cloud)
 
 
 async def test_with_an_administrators_rights_the_missing_resource_is_told(
@@ -256,7 +197,7 @@ async def test_with_an_administrators_rights_the_missing_resource_is_told(
     server = await reach(case, cloud, spec, ServerStatus.ERROR)
     assert "All 5 hosts have fewer than 1000 vCPUs free. None is large enough, even when it is empty. (Nova:" in server.fault
     assert (server.launched, server.remedy) == (False, Remedy.PERSON)
-    await clean(case, cloud)
+    await clear(case, cloud)
 
 
 async def test_a_flavor_and_a_network_that_are_not_there_are_named(case: OpenStackCase, deployment: str, spec: ServerSpec) -> None:
@@ -269,53 +210,6 @@ async def test_a_flavor_and_a_network_that_are_not_there_are_named(case: OpenSta
         await lost.create_server(spec)
     assert ports_of(deployment) == []
     await lost.close()
-
-
-@pytest.mark.parametrize("homes", [False, True], ids=["root only", "root and home"])
-async def test_a_server_boots_from_a_volume_that_goes_with_it(
-    case: OpenStackCase, deployment: str, spec: ServerSpec, homes: bool
-) -> None:
-    cloud = case.cloud(deployment, boot=Boot.VOLUME, homes=Homes(homes, 1))
-    server = await cloud.create_server(spec)
-    await reach(case, cloud, spec, ServerStatus.ACTIVE)
-    with eyes(BEAMDESK) as sdk:
-        mine = [one for one in sdk.block_storage.volumes() if nova_id(server.id) in {at["server_id"] for at in one.attachments}]
-        roots = [one for one in mine if one.is_bootable]
-        assert [(one.size, one.volume_image_metadata["image_id"]) for one in roots] == [(spec.disk_gib, spec.image_ref)]
-        assert len(mine) == 1 + homes
-        await cloud.delete_server(server.id)
-        await vanish(case, cloud, spec)
-        for _ in range(100):
-            left = {one.id for one in sdk.block_storage.volumes()} & {one.id for one in mine}
-            if len(left) == homes:
-                break
-            await case.pause()
-    assert left == {one.id for one in mine if one not in roots}, "the root goes, the home stays"
-    await clean(case, cloud)
-
-
-async def test_a_root_volume_that_cannot_be_made_is_told(case: OpenStackCase, deployment: str, spec: ServerSpec) -> None:
-    cloud = case.cloud(deployment, boot=Boot.VOLUME, homes=Homes(enabled=False))
-    with shared().fault("fail-volumes"):
-        await cloud.create_server(spec)
-        server = await reach(case, cloud, spec, ServerStatus.ERROR)
-    assert server.fault.startswith("The desktop's volume could not be attached")
-    assert (server.launched, server.remedy) == (False, Remedy.AGAIN)
-    await clean(case, cloud)
-
-
-async def test_a_server_boots_from_a_clone_of_a_prepared_volume(case: OpenStackCase, deployment: str, spec: ServerSpec) -> None:
-    cloud = case.cloud(deployment, boot=Boot.CLONE, homes=Homes(enabled=False))
-    with eyes(BEAMDESK) as sdk:
-        master = sdk.block_storage.create_volume(size=1, metadata={"beamdesk_clone_of": spec.image_ref})
-        sdk.block_storage.wait_for_status(master, "available", interval=0.3, wait=60)
-        sdk.block_storage.set_volume_bootable_status(master, True)
-        await cloud.create_server(spec)
-        await reach(case, cloud, spec, ServerStatus.ACTIVE)
-        clones = [one for one in sdk.block_storage.volumes() if one.source_volume_id == master.id]
-        assert [one.name for one in clones] == [f"beamdesk-{spec.desktop_id}-root"]
-        await clean(case, cloud)
-        sdk.block_storage.delete_volume(master)
 
 
 async def test_a_shelved_server_gives_its_host_up_and_comes_back_with_a_new_nonce(
@@ -339,7 +233,7 @@ async def test_a_shelved_server_gives_its_host_up_and_comes_back_with_a_new_nonc
             await case.pause()
         else:
             pytest.fail("the nonce does not follow")
-    await clean(case, cloud)
+    await clear(case, cloud)
 
 
 async def test_operators_can_shelve_rebuild_resize_and_snapshot(
@@ -378,7 +272,7 @@ async def test_a_resize_is_confirmed(case: OpenStackCase, deployment: str, spec:
     await settle(case, server.id)
     with eyes(BEAMDESK) as sdk:
         assert sdk.compute.get_server(nova_id(server.id)).flavor["original_name"] == "desk-medium"
-    await clean(case, cloud)
+    await clear(case, cloud)
 
 
 async def test_the_console_has_an_address_with_a_token_and_a_stopped_server_has_none(

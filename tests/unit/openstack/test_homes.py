@@ -1,4 +1,4 @@
-"""Volumes whose order was lost on its way to Cinder's backends: thrown away and ordered anew, and no others."""
+"""Volumes that Cinder lost the thread of: an order that no backend got, an attachment to a server that is gone; and no others."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from beamdesk.adapters.openstack.config import Homes
 from beamdesk.adapters.openstack.connection import Connection
 from beamdesk.adapters.openstack.homes import Volumes
 from beamdesk.adapters.openstack.names import Names
-from beamdesk.domain.errors import CloudError
+from beamdesk.adapters.openstack.records import Volume
+from beamdesk.domain.errors import CloudError, CloudRefused
 from beamdesk.domain.ids import DesktopId
 from unit.openstack.tiny_cloud import Answer, TinyCloud, config_for, tiny_cloud
 
 pytestmark = pytest.mark.anyio
 NAMES, DESKTOP = Names("d" * 32), DesktopId("0123456789abcdef")
 VOLUMES = "/volume/v3/volumes"
+ATTACHMENTS = "/volume/v3/attachments"
 BUSY = Answer(400, {"badRequest": {"message": "Invalid volume: Volume status must be available or error."}})
 
 
@@ -34,7 +36,11 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[TinyCloud]:
 @pytest.fixture
 def volumes(cloud: TinyCloud, tmp_path: Path) -> Volumes:
     config = config_for(cloud, tmp_path, homes=Homes(enabled=True, gib=1))
-    return Volumes(Connection(config.places[0], config), NAMES, config.homes)
+    return Volumes(Connection(config.places[0], config), NAMES, config.homes, known)
+
+
+async def known(uuid: str) -> bool:
+    return uuid == "there"
 
 
 def creating(age_s: float) -> dict[str, Any]:
@@ -67,3 +73,56 @@ async def test_a_volume_that_is_being_made_is_waited_for(cloud: TinyCloud, volum
     with pytest.raises(CloudError, match="waits for it"):
         await volumes.home(DESKTOP)
     assert cloud.asked["DELETE", f"{VOLUMES}/v"] == asked
+
+
+def kept(cloud: TinyCloud, server: str) -> Volume:
+    """Let Cinder keep the home for a server, and refuse to delete it."""
+    record = {**creating(0), "status": "reserved"}
+    cloud.on("DELETE", f"{VOLUMES}/v", BUSY)
+    cloud.on("GET", f"{VOLUMES}/detail", Answer(200, {"volumes": [record]}))
+    attachments = [{"id": "a", "status": "reserved", "instance": server, "volume_id": "v"}]
+    cloud.on("GET", ATTACHMENTS, Answer(200, {"attachments": attachments}))
+    cloud.on("DELETE", f"{ATTACHMENTS}/a", Answer(200, {"attachments": []}))
+    return Volume.read(record)
+
+
+@pytest.mark.parametrize("server", ["there", ""], ids=["a server", "a host"])
+async def test_a_volume_in_use_is_not_taken_away(
+    cloud: TinyCloud, volumes: Volumes, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    monkeypatch.setattr(homes, "_ORPHAN_S", 0)
+    with pytest.raises(CloudRefused, match="in use"):
+        await volumes.delete(kept(cloud, server))
+    assert cloud.asked["DELETE", f"{ATTACHMENTS}/a"] == 0
+
+
+async def test_a_volume_kept_for_a_server_that_is_gone_is_waited_for_and_then_released(
+    cloud: TinyCloud, volumes: Volumes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = kept(cloud, "gone")
+    for _again in range(2):  # Nova reserves a volume before it records the server: not at once
+        with pytest.raises(CloudError, match="waits for it") as refused:
+            await volumes.delete(home)
+        assert refused.value.retryable
+    assert cloud.asked["DELETE", f"{ATTACHMENTS}/a"] == 0
+    monkeypatch.setattr(homes, "_ORPHAN_S", 0)
+    with pytest.raises(CloudError, match="waits for it"):
+        await volumes.delete(home)
+    assert cloud.asked["DELETE", f"{ATTACHMENTS}/a"] == 1
+
+
+async def test_the_next_server_gets_a_home_that_was_kept_for_one_that_is_gone(
+    cloud: TinyCloud, volumes: Volumes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(homes, "_ORPHAN_S", 0)
+    kept(cloud, "gone")
+    with pytest.raises(CloudError, match="waits for it"):
+        await volumes.home(DESKTOP)
+    assert cloud.asked["DELETE", f"{ATTACHMENTS}/a"] == 1
+
+
+async def test_a_volume_with_snapshots_is_refused_with_what_cinder_said(cloud: TinyCloud, volumes: Volumes) -> None:
+    cloud.on("DELETE", f"{VOLUMES}/v", BUSY)
+    cloud.on("GET", ATTACHMENTS, Answer(200, {"attachments": []}))
+    with pytest.raises(CloudRefused, match="Volume status must be available"):
+        await volumes.delete(Volume.read({**creating(0), "status": "available"}))

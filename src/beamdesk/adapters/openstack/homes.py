@@ -7,31 +7,43 @@ where two unused ones are found later nobody guesses which has the person's work
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+
+import structlog
 
 from beamdesk.adapters.openstack.config import Homes
 from beamdesk.adapters.openstack.connection import Connection
 from beamdesk.adapters.openstack.errors import Service
 from beamdesk.adapters.openstack.names import CLONE_KEY, DEPLOYMENT_KEY, DESKTOP_KEY, Names
-from beamdesk.adapters.openstack.records import Volume, mapping, sequence, when
+from beamdesk.adapters.openstack.records import Volume, mapping, sequence, text, when
 from beamdesk.domain.errors import CloudError, CloudRefused
 from beamdesk.domain.ids import DesktopId
 
+log = structlog.get_logger("beamdesk.openstack")
 _ABSENT = frozenset({404})
 _ABSENT_OR_BUSY = frozenset({400, 404})
 _LOOK_S = 0.25
 _LOOKS = 32
 _LOST_AFTER = timedelta(seconds=60)
 """So long Cinder may take to begin with a volume; then the order may have been lost on its way, as when a broker restarts."""
+_ORPHAN_S = 60.0
+"""So long Cinder may keep a volume for a server that Nova does not know: Nova reserves it before it records the server."""
+_ATTACHMENTS = "3.27"
+"""Cinder's microversion that lists and removes attachments, those that are only reserved included."""
 
 
 class Volumes:
     """Volumes that carry this deployment's UUID, and no others."""
 
-    def __init__(self, connection: Connection, names: Names, homes: Homes) -> None:
+    def __init__(self, connection: Connection, names: Names, homes: Homes, known: Callable[[str], Awaitable[object]]) -> None:
+        """``known`` tells whether Nova knows a server, by its id."""
         self._connection = connection
         self._names = names
         self._homes = homes
+        self._known = known
+        self._orphans: dict[str, float] = {}  # an attachment's id -> when it was first seen without its server
 
     async def listed(self, desktop_id: DesktopId | None = None) -> tuple[Volume, ...]:
         """List the volumes of a desktop, or all; those that are going are not there any more."""
@@ -66,7 +78,7 @@ class Volumes:
             if any(volume.id != made.id for volume in homes):
                 oldest = min(homes, key=lambda volume: (volume.created_at, volume.id))
                 if oldest.id != made.id:
-                    await self.delete(made)
+                    await self.delete(await self._ready(made))  # Cinder deletes none that it is making
                 homes = (oldest,)
         if len(homes) > 1:
             ids = ", ".join(volume.id for volume in homes)
@@ -114,6 +126,8 @@ class Volumes:
             volume = Volume.read(mapping(reply.data, "volume"))
         if volume.status == "creating" and await self._was_lost(volume):
             raise CloudError("Cinder never began to make the volume of the desktop. Beamdesk orders another one.")
+        if volume.status != "creating":
+            await self._let_go(volume)
         raise CloudError(f"The volume of the desktop is not ready yet (status {volume.status}). Beamdesk waits for it.")
 
     async def _was_lost(self, volume: Volume) -> bool:
@@ -129,7 +143,39 @@ class Volumes:
         """Delete a volume; absent is success.
 
         Raises:
-            CloudRefused: a server uses it.
+            CloudRefused: a server uses it. CloudError: not yet, as while Cinder keeps it for a server that is gone.
         """
         path = f"/volumes/{volume.id}"
-        await self._connection.call(Service.VOLUME, "DELETE", path, "delete the volume", accept=_ABSENT)
+        try:
+            await self._connection.call(Service.VOLUME, "DELETE", path, "delete the volume", accept=_ABSENT)
+        except CloudRefused as refused:
+            if not await self._let_go(volume):
+                raise
+            raise CloudError("Cinder is not done with the desktop's volume yet. Beamdesk waits for it.") from refused
+
+    async def _let_go(self, volume: Volume) -> bool:
+        """Tell whether no server uses a volume. What Cinder keeps for a server that is gone is removed once it has had its time.
+
+        Nova's own request for that gets lost where a server is deleted while it is being built. Cinder does not let a project take
+        an attachment from a server that Nova knows (bug 2004555).
+        """
+        reply = await self._connection.call(
+            Service.VOLUME, "GET", "/attachments", "list attachments", query={"volume_id": volume.id}, version=_ATTACHMENTS
+        )
+        attachments = sequence(reply.data, "attachments")
+        for one in attachments:
+            server = text(one, "instance")
+            if not server or await self._known(server):
+                return False
+        for one in attachments:
+            await self._remove_orphan(text(one, "id"))
+        return bool(attachments) or volume.status not in ("available", "error")
+
+    async def _remove_orphan(self, attachment: str) -> None:
+        now = time.monotonic()
+        if now - self._orphans.setdefault(attachment, now) < _ORPHAN_S:
+            return
+        path = f"/attachments/{attachment}"
+        await self._connection.call(Service.VOLUME, "DELETE", path, "release the volume", accept=_ABSENT, version=_ATTACHMENTS)
+        log.warning("volume.released", attachment=attachment)
+        del self._orphans[attachment]

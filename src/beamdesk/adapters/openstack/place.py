@@ -52,7 +52,7 @@ class PlaceDriver:
         self.watch = Watch(_Sight(self))
         self.servers = Servers(self.connection, self.names, self.watch.wrote_to)
         self.ports = Ports(self.connection, self.names, takeover_s=2 * config.timeout_s)
-        self.volumes = Volumes(self.connection, self.names, config.homes)
+        self.volumes = Volumes(self.connection, self.names, config.homes, self.servers.get)
         self.groups = Groups(self.connection, self.names, config.firewall, config.stream_port)
         self.lookups = Lookups(self.connection, config.flavors)
         self._config = config
