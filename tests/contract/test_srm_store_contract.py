@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ from beamdesk.adapters.sql.store import SqlStore
 from beamdesk.domain.srm import CardState, Consumer, DeviceRecord, HostRecord, Mean, Sample, StateReason
 from beamdesk.protocol.srm import LendMode, PartsFacts, ProfileFacts
 from engine_kit import T0
-from postgres import Postgres, running_postgres
+from postgres import Postgres
 from srmkit import FACTS, FIRST, LOAD, SECOND, a_card, held
 
 pytestmark = pytest.mark.anyio
@@ -27,12 +27,6 @@ DEVICE = DeviceRecord(
     "gpu01", FIRST, a_card(FIRST, mode=LendMode.MIG, parts=PARTS), CardState.CLEANING, T0, StateReason.CLEANING, "detail", held(), False,
     "server-1", "job", T0 + timedelta(minutes=5), 2, 9,
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with running_postgres() as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
