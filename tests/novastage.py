@@ -183,7 +183,7 @@ class Trace:
             if entry is not None:
                 assert entry.decision is not None
                 assert (entry.decision.host, entry.decision.grants) == (expected.host, expected.grants), stage.told()
-                assert entry.decision.ranking == expected.ranking
+                assert entry.decision.ranking == expected.ranking, f"{entry.decision.ranking} != {expected.ranking}\n{stage.told()}"
                 self.compared += 1
             else:
                 assert expected.host is None, "Placement offered no host at all"

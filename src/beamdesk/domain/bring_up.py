@@ -99,6 +99,8 @@ def _broken(s: Situation, server: Server) -> Decision:
     """Handle a server in ERROR on the way up: what never ran is made anew or waits for room where that helps."""
     if not server.launched and server.remedy is Remedy.AGAIN:
         return s.repair(Reason.SERVER_ERROR, server.fault, most=REMAKES)
+    if not server.launched and server.remedy is Remedy.LATER:
+        return s.repair(Reason.SERVER_ERROR, server.fault, due_in=s.timings.room)
     if not server.launched and server.remedy is Remedy.WAIT:
         return s.wait_for_room(server.fault)
     return s.fail(Reason.SERVER_ERROR, server.fault)

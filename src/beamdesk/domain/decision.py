@@ -213,12 +213,15 @@ class Situation:
         holds = self.desktop.admitted and self.server is not None
         return self.move(Phase.FAILED, self.timings.rest, reason=reason, detail=detail, admitted=holds)
 
-    def repair(self, reason: Reason, detail: str, *, most: int = RESTARTS) -> Decision:
-        """Start the server again, or make it anew, ``most`` times, at once and then ever later; then give up with the cause."""
+    def repair(self, reason: Reason, detail: str, *, most: int = RESTARTS, due_in: timedelta | None = None) -> Decision:
+        """Start the server again, or make it anew, ``most`` times; then give up with the cause.
+
+        Unless ``due_in`` says when, at once and then ever later.
+        """
         before = self.desktop.repairs
         if before >= most:
             return self.fail(reason, detail)
-        due_in = before * self.timings.waiting
+        due_in = before * self.timings.waiting if due_in is None else due_in
         repairing = self.move(Phase.REPAIRING, due_in, reason=reason, detail=detail, repairs=before + 1, absent_since=None)
         return replace(repairing, forget_guest=True)
 

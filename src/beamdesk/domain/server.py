@@ -21,9 +21,14 @@ class ServerStatus(StrEnum):
 
 
 class Remedy(StrEnum):
-    """What helps a server in ERROR: making it anew, waiting until something is free, or only somebody who changes the cause."""
+    """What helps a server in ERROR.
+
+    ``AGAIN``: making it anew; ``LATER``: the same, once, after a while; ``WAIT``: room somewhere; ``PERSON``: only somebody who
+    changes the cause.
+    """
 
     AGAIN = "again"
+    LATER = "later"
     WAIT = "wait"
     PERSON = "person"
 

@@ -28,13 +28,13 @@ class Answers:
 
     ``stalled``: how many passes wait for it for long; ``stalls`` is called whenever there is room for another. ``silent``: nobody
     has got an answer since somebody looked for long in vain. ``answered_at``: when anybody got one, by the loop's clock.
-    ``informed``: news of all servers comes, see `news`.
+    ``uninformed``: the last question for news of all servers got no answer, see `news`.
     """
 
     def __init__(self, stalls: Callable[[], None] = lambda: None) -> None:
         self.stalled = 0
         self.silent = False
-        self.informed = False
+        self.uninformed = False
         self.answered_at = float("-inf")
         self.stalls = stalls
 

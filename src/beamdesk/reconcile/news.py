@@ -22,7 +22,7 @@ log = structlog.get_logger("beamdesk.reconcile")
 
 
 class NewsReader:
-    """Reads the news of one cloud. ``answers.informed`` tells the passes whether it comes."""
+    """Reads the news of one cloud. ``answers.uninformed`` tells the passes that it does not come."""
 
     def __init__(self, store: Store, cloud: TellsNews, clock: Clock, rules: ReconcileRules, answers: Answers) -> None:
         self._store = store
@@ -30,25 +30,26 @@ class NewsReader:
         self._clock = clock
         self._rules = rules
         self._answers = answers
+        self._current = False
 
     async def read(self) -> None:
         """Ask once, if anything moves, and wake what changed."""
         async with self._store.begin() as tx:
             moves = await tx.desktops.moves()
         if not moves:
-            self._answers.informed = False  # the next news will be old
+            self._current = False  # the next news will be old
             return
         try:
             news = await self._ask()
         except CloudError as error:
-            if self._answers.informed:
+            self._current = False
+            if not self._answers.uninformed:
                 log.warning("news.away", cause=error.message)
-                self._answers.informed = False
+                self._answers.uninformed = True
                 await self._wake(News(frozenset(), everything=True))
             return
-        if news.everything or not self._answers.informed:
-            news = News(news.desktops, everything=True)
-        self._answers.informed = True
+        news = News(news.desktops, everything=news.everything or not self._current)
+        self._current, self._answers.uninformed = True, False
         if news.everything or news.desktops:
             await self._wake(news)
 

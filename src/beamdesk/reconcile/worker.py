@@ -24,7 +24,7 @@ from beamdesk.domain.lifecycle import act_failed, acted, decide
 from beamdesk.domain.secrets import hash_secret
 from beamdesk.domain.server import Observation, Server
 from beamdesk.ports.clock import Clock, Secrets
-from beamdesk.ports.cloud import Cloud, ServerAccount, ServerMount, ServerSpec
+from beamdesk.ports.cloud import Cloud, ServerAccount, ServerMount, ServerSpec, TellsNews
 from beamdesk.ports.store import Claimed, Store
 from beamdesk.reconcile.apply import ClaimLost, apply_decision, follow_the_wait
 from beamdesk.reconcile.hints import hints_of
@@ -51,7 +51,8 @@ class Worker:
         self._rules = rules
         self.answers = Answers()
         self._renewals = Renewals(store, clock, rules)
-        self._informed = replace(rules.timings, calm=rules.calm)
+        self._calm = replace(rules.timings, calm=rules.calm)
+        self._tells_news = isinstance(cloud, TellsNews)
         self._asking = asyncio.Lock()
         self._orders = asyncio.Semaphore(rules.orders)
         self.in_line = 0
@@ -81,15 +82,20 @@ class Worker:
             return None
 
     def _decide(self, desktop: Desktop, observed: Observed) -> Decision:
-        timings = self._informed if self.answers.informed else self._rules.timings
+        timings = self._calm if self._hears else self._rules.timings
         return decide(desktop, observed, self._clock.now(), timings, self._rules.lease, self._jitter())
+
+    @property
+    def _hears(self) -> bool:
+        """Tell whether what changes is told, or will be at once: `news` is asked for from when the first desktop moves."""
+        return self._tells_news and not self.answers.uninformed
 
     def _jitter(self) -> float:
         return int.from_bytes(hash_secret(self._secrets.token())[:4]) / 2**32
 
     async def _observe(self, desktop: Desktop) -> Observed:
         servers, cloud_error = None, ""
-        if self.answers.informed and desktop.untouched and await self._guest(desktop) is None:
+        if self._hears and desktop.untouched and await self._guest(desktop) is None:
             return Observed(Observation(()), None)  # nothing was ever ordered: there is nothing to look for
         try:
             servers = await self._ask(self._cloud.find_servers(desktop.id))

@@ -99,10 +99,10 @@ def test_an_internal_error_of_nova_is_known_by_its_class() -> None:
     )
 
 
-AGAIN, WAIT, PERSON = Remedy.AGAIN, Remedy.WAIT, Remedy.PERSON
+AGAIN, LATER, WAIT, PERSON = Remedy
 FAULTS = [
-    ("No valid host was found. There are not enough hosts available.", "No host of the cloud can take", AGAIN),
-    ("No valid host was found. ", "No host of the cloud can take", AGAIN),
+    ("No valid host was found. There are not enough hosts available.", "No host of the cloud can take", LATER),
+    ("No valid host was found. ", "No host of the cloud can take", LATER),
     ("Exceeded maximum number of retries. Exhausted all hosts available for retrying build failures", "Every host that had room", AGAIN),
     ("Build of instance 1 aborted: Failed to allocate the network(s), not rescheduling.", "network could not be connected", AGAIN),
     ("Insufficient compute resources: Claim pci failed.", "no longer had room", AGAIN),

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from beamdesk.adapters.openstack.memory import ABSENT_S, FRESH_S, LOOK_S, PAUSE_S
+from beamdesk.adapters.openstack.memory import ABSENT_S, BUILD_LOOK_S, FRESH_S, LOOK_S, PAUSE_S
 from beamdesk.adapters.openstack.records import NovaServer, Port
 from beamdesk.adapters.openstack.watch import FORGET_S, OVERLAP, TOGETHER, UNDATED, Look, Watch
 from beamdesk.domain.errors import CloudUnavailable
@@ -270,6 +270,20 @@ async def test_what_nova_does_not_date_is_seen_after_a_while(watch: Watch, sight
     await watch.news()
     await ask(watch, ONE)
     assert sight.asked["look"] == 2
+
+
+async def test_who_is_being_built_is_told_from_memory_for_longer(watch: Watch, sight: Sight, clock: Time) -> None:
+    sight.put(ONE, "BUILD")
+    await informed(watch, ONE)
+    before = sight.asked["look"]
+    clock.now += LOOK_S + 1
+    await watch.news()
+    await ask(watch, ONE)
+    assert sight.asked["look"] == before
+    clock.now += BUILD_LOOK_S
+    await watch.news()
+    await ask(watch, ONE)
+    assert sight.asked["look"] == before + 1
 
 
 async def test_a_running_server_without_a_known_port_is_looked_at(watch: Watch, sight: Sight) -> None:

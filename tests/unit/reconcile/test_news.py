@@ -89,7 +89,7 @@ async def test_nobody_is_asked_while_nothing_moves(store: SqlStore) -> None:
     cloud, answers = TellingCloud(), Answers()
     await insert(store, make_desktop(NAMES[0], phase=Phase.READY), make_desktop(NAMES[1], phase=Phase.QUEUED))
     await reader(store, cloud, answers).read()
-    assert (cloud.told, answers.informed) == (0, False)
+    assert cloud.told == 0
 
 
 async def test_the_first_news_wakes_everything_that_moves_and_later_ones_what_changed(store: SqlStore) -> None:
@@ -98,16 +98,16 @@ async def test_the_first_news_wakes_everything_that_moves_and_later_ones_what_ch
     await insert(store, make_desktop(NAMES[2], phase=Phase.READY, due_at=LATER))
     news = reader(store, cloud, answers)
     await news.read()
-    assert answers.informed
+    assert not answers.uninformed
     assert [(await get(store, one)).due_at for one in NAMES[:3]] == [T0, T0, LATER]
 
 
 async def test_when_news_stays_away_everything_is_looked_at_again(store: SqlStore) -> None:
     cloud, answers = TellingCloud(), Answers()
     await insert(store, make_desktop(NAMES[0], phase=Phase.DELETING, due_at=LATER))
-    answers.informed, cloud.away = True, True
+    cloud.away = True
     await reader(store, cloud, answers).read()
-    assert (answers.informed, answers.silent) == (False, False)
+    assert (answers.uninformed, answers.silent) == (True, False)
     assert (await get(store, NAMES[0])).due_at == T0
 
 
@@ -117,23 +117,23 @@ async def test_a_cloud_that_never_answers_is_known_to_be_silent(store: SqlStore)
     cloud.silent = True
     hasty = replace(RULES, timings=replace(RULES.timings, patience=timedelta(milliseconds=10)))
     await reader(store, cloud, answers, hasty).read()
-    assert (answers.informed, answers.silent) == (False, True)
+    assert (answers.uninformed, answers.silent) == (True, True)
 
 
 @pytest.mark.parametrize(
-    ("changes", "with_guest", "informed", "looks"),
+    ("changes", "with_guest", "uninformed", "looks"),
     [
-        ({}, False, True, 0),
-        ({}, False, False, 1),
-        ({}, True, True, 1),
-        ({"attempts": 1}, False, True, 1),
-        ({"phase_since": T0 + timedelta(seconds=1)}, False, True, 1),
-        ({"detail": "No host is free."}, False, True, 1),
+        ({}, False, False, 0),
+        ({}, False, True, 1),
+        ({}, True, False, 1),
+        ({"attempts": 1}, False, False, 1),
+        ({"phase_since": T0 + timedelta(seconds=1)}, False, False, 1),
+        ({"detail": "No host is free."}, False, False, 1),
     ],
     ids=["nothing was ever ordered", "no news comes", "an order was begun", "tried before", "came back", "was refused"],
 )
 async def test_only_what_was_never_ordered_is_ordered_without_a_look(
-    store: SqlStore, changes: dict[str, object], with_guest: bool, informed: bool, looks: int
+    store: SqlStore, changes: dict[str, object], with_guest: bool, uninformed: bool, looks: int
 ) -> None:
     cloud = TellingCloud()
     await insert(store, make_desktop(NAMES[0], **changes))
@@ -141,7 +141,7 @@ async def test_only_what_was_never_ordered_is_ordered_without_a_look(
         async with store.begin(write=True) as tx:
             await tx.guests.put(Guest(NAMES[0], hash_secret("n"), LATER, None, "s"))
     worker = Worker(store, cloud, FrozenClock(), SystemSecrets(), RULES)
-    worker.answers.informed = informed
+    worker.answers.uninformed = uninformed
     (claimed,) = await worker.claim(1)
     await worker.process(claimed)
     assert (cloud.looks, cloud.firsts) == (looks, [not changes and not with_guest])

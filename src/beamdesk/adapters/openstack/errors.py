@@ -286,13 +286,10 @@ def too_old(found: str, needed: str) -> NotSupported:
     )
 
 
-_AGAIN, _WAIT, _PERSON = Remedy.AGAIN, Remedy.WAIT, Remedy.PERSON
+_AGAIN, _LATER, _WAIT, _PERSON = Remedy
 _FAULTS = (
-    (
-        r"no valid host",
-        "No host of the cloud can take this desktop now.",
-        _AGAIN,
-    ),  # as right after an outage; `why` may know better
+    # As right after an outage; `why` may know better.
+    (r"no valid host", "No host of the cloud can take this desktop now.", _LATER),
     (r"exceeded maximum number of retries|exhausted all hosts", "Every host that had room failed to start the desktop.", _AGAIN),
     (r"insufficient compute resources|claim .*failed", "The host that was chosen no longer had room.", _AGAIN),
     (r"pci device|pci alias|pcidevice", "The host could not give the GPU that the desktop asks for.", _AGAIN),

@@ -18,6 +18,8 @@ PAUSE_S = 2.5
 """So long nobody may have asked for news: who asks no more wakes nobody, and then memory is only old."""
 LOOK_S = 30.0
 """So long a server that nobody saw is told from memory: what Nova does not date is in no news."""
+BUILD_LOOK_S = 150.0
+"""The same while it is being built: nothing is ordered meanwhile, and how a build ends is dated."""
 ABSENT_S = 15.0
 """So long a look that found nothing is worth to who makes the server; the port keeps a second one off (decision 95)."""
 _TOLD = (ServerStatus.BUILD, ServerStatus.ACTIVE)
@@ -78,10 +80,13 @@ class Memory:
     def recall(self, desktop_id: DesktopId, now: float) -> Observation | None:
         """Return the desktop's servers where they are known well enough; None = look."""
         asked = self.asking or now - self.told_at <= PAUSE_S
-        young = now - self.fresh_at <= FRESH_S and now - self._seen.get(desktop_id, float("-inf")) <= LOOK_S
-        if not (asked and young) or self._wrote.get(desktop_id, float("-inf")) >= self.fresh_at:
+        if not asked or now - self.fresh_at > FRESH_S or self._wrote.get(desktop_id, float("-inf")) >= self.fresh_at:
             return None
-        servers = [self._described(uuid) for uuid in self._of.get(desktop_id, ())]
+        uuids = self._of.get(desktop_id, ())
+        built = all(self._servers[uuid].status is ServerStatus.BUILD for uuid in uuids)
+        if now - self._seen.get(desktop_id, float("-inf")) > (BUILD_LOOK_S if built else LOOK_S):
+            return None
+        servers = [self._described(uuid) for uuid in uuids]
         known = tuple(server for server in servers if server is not None)
         return Observation(known) if known and len(known) == len(servers) else None
 

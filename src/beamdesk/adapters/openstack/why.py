@@ -129,4 +129,4 @@ class Why:
             if not roots:
                 return Told(f"No host has room: each {lack.one}.", Remedy.PERSON)
         rest = "Some have room for what it asks, and the scheduler refused them for another reason (GPU, zone, image)."
-        return Told(rest, Remedy.AGAIN)
+        return Told(rest, Remedy.LATER)
