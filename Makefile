@@ -43,7 +43,7 @@ $(VENV)/installed: pyproject.toml requirements.lock requirements-dev.lock deploy
 	@$(RUN)uv pip install -q --python $(RUN)python --no-deps -e .
 	@touch $@
 
-check: static ## format, lint, types, imports, unit tests and contracts on fakes: under a minute
+check: static ## format, lint, types, imports, unit tests and contracts on fakes: two minutes or three
 	@$(RUN)pytest tests/unit tests/contract tests/nova -n 3 --dist worksteal -m "not ($(REAL) or heavy or slow)" --hypothesis-profile=quick
 
 static: dev
