@@ -266,11 +266,13 @@ class PlaceDriver:
             log.info("server.deleted", server=uuid, place=self.place.name)
         desktop_id = self.servers.desktop_of(server)
         if desktop_id is not None:
-            others = [one for one in await self.servers.listed(desktop_id) if one.uuid != uuid]
-            for port in await self.ports.listed(desktop_id):
+            ports = await self.ports.listed(desktop_id)
+            for port in ports:
                 if port.device == uuid:
                     await self.ports.release(port)
-                elif not port.device and not others:
+            loose = [port for port in ports if not port.device]
+            if loose and all(one.uuid == uuid for one in await self.servers.listed(desktop_id)):
+                for port in loose:
                     await self.ports.discard(port)  # Nova may bind it at this moment, if it was still making the server
 
     async def delete_home(self, desktop_id: DesktopId) -> None:
