@@ -18,14 +18,15 @@ _BACK_S = 5
 """So much further back each poll asks for changes than the last one was: as Beamdesk does."""
 
 
-def bare(plane: ControlPlane, world: World, wanted: list[str], calls: Calls, limit_s: float) -> Storm:
-    """Make ports and servers, as many at a time as Beamdesk does."""
+def bare(plane: ControlPlane, world: World, wanted: list[str], calls: Calls, limit_s: float, every_s: float) -> Storm:
+    """Make ports and servers, as many at a time as Beamdesk does, each ``every_s`` after the one before."""
     cpu, own, before, loads = by_service(plane), time.process_time(), Counter(calls.count), load()
     with plane.connect(BEAMDESK) as cloud, ThreadPoolExecutor(world.config.concurrency) as pool:
         begun = time.time()
         flavors = {size: cloud.compute.find_flavor(FLAVORS[size]).id for size in set(wanted)}
 
         def make(number: int) -> str:
+            time.sleep(max(0.0, begun + number * every_s - time.time()))
             port = cloud.network.create_port(network_id=world.network, name=f"bare-{number}")
             server = cloud.compute.create_server(
                 name=f"bare-{number}", flavor_id=flavors[wanted[number]], image_id=world.image, networks=[{"port": port.id}]
@@ -33,7 +34,7 @@ def bare(plane: ControlPlane, world: World, wanted: list[str], calls: Calls, lim
             return str(server.id)
 
         made = [pool.submit(make, number) for number in range(len(wanted))]
-        seen = _poll(cloud, begun, len(wanted), limit_s)
+        seen = _poll(cloud, begun, len(wanted), limit_s, every_s)
         assert {future.result() for future in made} == set(seen)
     took, spent, own_spent = time.time() - begun, by_service(plane) - cpu, time.process_time() - own
     up = tuple(at for status, at, _ in seen.values() if status == "ACTIVE")
@@ -41,7 +42,7 @@ def bare(plane: ControlPlane, world: World, wanted: list[str], calls: Calls, lim
     return Storm("bare", len(wanted), up, refused, took, spent, own_spent, calls.count - before, (loads, load()))
 
 
-def _poll(cloud: Any, begun: float, count: int, limit_s: float) -> dict[str, tuple[str, float, str]]:
+def _poll(cloud: Any, begun: float, count: int, limit_s: float, every_s: float) -> dict[str, tuple[str, float, str]]:
     seen: dict[str, tuple[str, float, str]] = {}
     since = begun - _BACK_S
     while len(seen) < count:
@@ -51,7 +52,8 @@ def _poll(cloud: Any, begun: float, count: int, limit_s: float) -> dict[str, tup
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since))
         for record in cloud.compute.get(f"/servers/detail?limit=1000&changes-since={stamp}").json()["servers"]:
             if record["status"] in ("ACTIVE", "ERROR") and record["name"].startswith("bare-"):
-                seen.setdefault(record["id"], (record["status"], time.time() - begun, record.get("fault", {}).get("message", "")))
+                after = time.time() - begun - every_s * int(record["name"].removeprefix("bare-"))
+                seen.setdefault(record["id"], (record["status"], after, record.get("fault", {}).get("message", "")))
         since = asked - _BACK_S
         time.sleep(1)
     return seen

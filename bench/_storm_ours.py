@@ -94,8 +94,10 @@ def _await(path: Path) -> None:
         time.sleep(0.02)
 
 
-async def ours(plane: ControlPlane, world: World, wanted: list[str], calls: Calls, folder: Path, limit_s: float) -> Storm:
-    """Write the intents at once, let the reconciler work, and note when each row says that its server runs."""
+async def ours(
+    plane: ControlPlane, world: World, wanted: list[str], calls: Calls, folder: Path, limit_s: float, every_s: float
+) -> Storm:
+    """Write the intents at once or ``every_s``, let the reconciler work, and note when each row says that its server runs."""
     counts, log = folder / "counts.json", folder / "reconciler.log"
     await asyncio.to_thread(counts.unlink, missing_ok=True)
     told = _coordinates(plane, world) | {"counts": str(counts)}
@@ -107,9 +109,10 @@ async def ours(plane: ControlPlane, world: World, wanted: list[str], calls: Call
         await asyncio.sleep(1)  # imports are not what is measured
         cpu, own, loads = by_service(plane), process_s(reconciler.pid), load()
         begun = time.time()
-        for size in sorted(set(wanted)):
-            await world.add(wanted.count(size), flavor=size)
-        up, refused = await _follow(world, begun, len(wanted), limit_s)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_want(world, wanted, begun, every_s))
+            following = group.create_task(_follow(world, begun, len(wanted), limit_s))
+        (up, refused), late = following.result(), every_s > 0
         took, spent, own_spent = time.time() - begun, by_service(plane) - cpu, process_s(reconciler.pid) - own
         sent, now = await asyncio.to_thread(_counted, reconciler.pid, counts) - before, load()
         notes = (
@@ -124,7 +127,8 @@ async def ours(plane: ControlPlane, world: World, wanted: list[str], calls: Call
         with suppress(ProcessLookupError):
             reconciler.send_signal(signal.SIGTERM)
         await reconciler.wait()
-    return Storm("beamdesk", len(wanted), tuple(up.values()), refused, took, spent, own_spent, sent, (loads, now), notes)
+    waited = tuple(seen - since * late for seen, since in up.values())
+    return Storm("beamdesk", len(wanted), waited, refused, took, spent, own_spent, sent, (loads, now), notes)
 
 
 def _coordinates(plane: ControlPlane, world: World) -> dict[str, object]:
@@ -137,8 +141,21 @@ def _coordinates(plane: ControlPlane, world: World) -> dict[str, object]:
     }
 
 
-async def _follow(world: World, begun: float, count: int, limit_s: float) -> tuple[dict[DesktopId, float], Counter[str]]:
-    up: dict[DesktopId, float] = {}
+async def _want(world: World, wanted: list[str], begun: float, every_s: float) -> None:
+    if not every_s:
+        for size in sorted(set(wanted)):
+            await world.add(wanted.count(size), flavor=size)
+        return
+    for number, size in enumerate(wanted):
+        await asyncio.sleep(max(0.0, begun + number * every_s - time.time()))
+        await world.add(flavor=size)
+
+
+async def _follow(
+    world: World, begun: float, count: int, limit_s: float
+) -> tuple[dict[DesktopId, tuple[float, float]], Counter[str]]:
+    """Return when each was up and when it was wanted, in seconds from the beginning, and why others were refused."""
+    up: dict[DesktopId, tuple[float, float]] = {}
     phases: dict[DesktopId, Phase] = {}
     while sum(phase in (Phase.READY, Phase.FAILED) for phase in phases.values()) < count:
         if time.time() - begun > limit_s:
@@ -147,7 +164,7 @@ async def _follow(world: World, begun: float, count: int, limit_s: float) -> tup
             phases = await tx.desktops.phases()
             rows = [await tx.desktops.get(one) for one, phase in phases.items() if phase is Phase.BOOTING and one not in up]
         booting = [row for row in rows if row is not None]
-        up |= {row.id: row.phase_since.timestamp() - begun for row in booting}
+        up |= {row.id: (row.phase_since.timestamp() - begun, row.created_at.timestamp() - begun) for row in booting}
         if booting:
             await _report(world, booting)
         await asyncio.sleep(_LOOK_S)
@@ -167,7 +184,7 @@ async def _report(world: World, booting: list[Desktop]) -> None:
                 await tx.desktops.wake(row.id, now)
 
 
-async def _lag(plane: ControlPlane, world: World, begun: float, up: dict[DesktopId, float]) -> str:
+async def _lag(plane: ControlPlane, world: World, begun: float, up: dict[DesktopId, tuple[float, float]]) -> str:
     """Say how long after Nova's own date of a server's launch Beamdesk told of it."""
     with plane.connect(BEAMDESK) as cloud:
         records = cloud.compute.get(f"/servers/detail?limit=1000&tags={world.names.tag}", microversion="2.79").json()["servers"]
@@ -175,7 +192,7 @@ async def _lag(plane: ControlPlane, world: World, begun: float, up: dict[Desktop
     for record in records:
         seen = up.get(DesktopId(record["metadata"]["beamdesk_desktop"]))
         if seen is not None and (launched := record.get("OS-SRV-USG:launched_at")):
-            lags.append(begun + seen - time.mktime(time.strptime(launched[:19], "%Y-%m-%dT%H:%M:%S")) + time.timezone)
+            lags.append(begun + seen[0] - time.mktime(time.strptime(launched[:19], "%Y-%m-%dT%H:%M:%S")) + time.timezone)
     middle, most = percentile(lags, 50), percentile(lags, 99)
     return f"told after Nova's date of the launch, in whole seconds: p50 {middle:.1f} s  p99 {most:.1f} s"
 

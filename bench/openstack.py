@@ -3,8 +3,8 @@
 ``python -m bench.openstack [--hosts 250] [--desktops 500]`` brings the control plane up, lets a bare script of the SDK and Beamdesk
 (store, reconciler in a process of its own, driver) warm it up alike, and then make the same servers in turn: bare, Beamdesk, bare.
 It prints when each server was up, the CPU seconds of OpenStack's services and of the clients, and how many API calls were sent.
-Beamdesk is compared with the mean of the bare storms; what those differ by is the noise. True on a quiet machine only: the load is
-printed beside each figure.
+Beamdesk is compared with the mean of the bare storms; what those differ by is the noise. ``--every 4``: not a storm but a busy
+morning, one desktop every four seconds. True on a quiet machine only: the load is printed beside each figure.
 """
 
 from __future__ import annotations
@@ -45,10 +45,12 @@ def orders(desktops: int) -> list[str]:
     return ["too-big" if number % 40 == 39 else "gpu" if number % 5 == 0 else "small" for number in range(desktops)]
 
 
-async def _storm(name: str, plane: ControlPlane, world: World, desktops: int, calls: Calls, folder: Path) -> Storm:
+async def _storm(
+    name: str, plane: ControlPlane, world: World, desktops: int, calls: Calls, folder: Path, every_s: float = 0.0
+) -> Storm:
     if name == "beamdesk":
-        return await ours(plane, world, orders(desktops), calls, folder, LIMIT_S)
-    storm = await asyncio.to_thread(bare, plane, world, orders(desktops), calls, LIMIT_S)
+        return await ours(plane, world, orders(desktops), calls, folder, LIMIT_S, every_s)
+    storm = await asyncio.to_thread(bare, plane, world, orders(desktops), calls, LIMIT_S, every_s)
     await asyncio.to_thread(clear, plane, world)
     return storm
 
@@ -63,7 +65,7 @@ async def measure(arguments: argparse.Namespace, plane: ControlPlane, folder: Pa
         print(await _idle(plane), flush=True)
         storms: list[Storm] = []
         for name in arguments.turns:
-            storm = await _storm(name, plane, world, arguments.desktops, calls, folder)
+            storm = await _storm(name, plane, world, arguments.desktops, calls, folder, arguments.every)
             storm.print(calls=sum(one.name == name for one in storms) == 0)
             storms.append(storm)
         ran = [one for one in storms if one.name == "beamdesk"]
@@ -98,6 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hosts", type=int, default=250)
     parser.add_argument("--desktops", type=int, default=500)
+    parser.add_argument("--every", type=float, default=0.0, help="seconds between two desktops; 0: all at once")
     parser.add_argument("--warm-up", type=int, default=20, help="desktops of the storms before those that count")
     parser.add_argument("--turns", nargs="+", choices=("bare", "beamdesk"), default=TURNS)
     parser.add_argument("--state", type=Path, help="the folder of a control plane that runs")
