@@ -216,6 +216,29 @@ def test_a_server_that_nova_has_put_on_a_host_but_not_into_its_numbers_still_cou
     assert desk.free("a") == 10_000, "what is in its numbers does not count twice"
 
 
+def test_a_server_that_is_in_the_numbers_of_its_host_and_not_yet_among_its_servers_counts_once() -> None:
+    site = Site([host("a", cpus=16)])
+    desk = Desk(site)
+    desk.ask(flavor(4, 1024))
+    desk.ask(flavor(2, 1024))
+    state = site.states["a"]
+    state.num_instances, state.vcpus_used = 1, 4
+    desk.ask(flavor(0, 0))
+    assert desk.free("a") == 10_000
+    state.instances["5b1b1f5e-0000-4000-8000-000000000001"] = None
+    desk.ask(flavor(0, 0))
+    assert desk.free("a") == 10_000, "the other still counts"
+
+
+def test_a_server_whose_card_is_still_free_is_not_in_the_numbers_of_its_host() -> None:
+    site = one_card()
+    desk = Desk(site)
+    desk.ask(GPU, 1)
+    site.states["gpu"].num_instances = 1  # somebody else's
+    desk.ask(flavor(0, 0))
+    assert desk.free("gpu") == site.states["gpu"].vcpus_total * 1000 - 8000
+
+
 def test_a_server_that_never_came_is_forgotten_when_its_host_reports_without_it() -> None:
     site = Site([host("a", cpus=16)])
     desk = Desk(site)
