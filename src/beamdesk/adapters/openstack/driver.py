@@ -21,7 +21,7 @@ from beamdesk.ports.cloud import Capacity, News, ServerSpec
 
 T = TypeVar("T")
 UNLIMITED = 10**9
-_UNSURE = "A part of OpenStack does not tell whether the desktop has a server there. Beamdesk looks again."
+_UNSURE = "A part of the cloud does not tell whether the desktop has a server there. Beamdesk looks again."
 
 
 class OpenStackCloud:
