@@ -315,13 +315,23 @@ async def test_an_absence_counts_once_and_for_a_moment(watch: Watch, sight: Sigh
     assert not watch.absent(OTHER)
 
 
-async def test_the_next_news_overlaps_the_last_by_novas_clock(watch: Watch, sight: Sight) -> None:
+@pytest.mark.parametrize(("first", "second"), [(-15, -14), (-15, 15)], ids=["Nova's is behind", "Nova's is ahead"])
+async def test_the_next_news_overlaps_the_last_by_the_clock_that_is_behind(
+    watch: Watch, sight: Sight, first: int, second: int
+) -> None:
+    sight.now = T0 + timedelta(minutes=first)
+    await watch.news()
+    sight.now = T0 + timedelta(minutes=second)
+    await watch.news()
+    await watch.news()
+    assert sight.sinces == [T0 + timedelta(minutes=minute) - OVERLAP for minute in (first, first, min(second, 0))]
+
+
+async def test_news_from_an_api_that_is_ahead_of_who_dates_is_not_missed(watch: Watch, sight: Sight) -> None:
     sight.now = T0 + timedelta(minutes=15)
     await watch.news()
-    sight.now = T0 + timedelta(minutes=16)
     await watch.news()
-    await watch.news()
-    assert sight.sinces == [T0 + timedelta(minutes=minute) - OVERLAP for minute in (15, 15, 16)]
+    assert sight.sinces == [T0 - OVERLAP] * 2
 
 
 async def test_where_nova_tells_no_time_its_dates_do(watch: Watch, sight: Sight) -> None:

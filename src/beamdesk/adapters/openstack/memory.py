@@ -18,7 +18,7 @@ PAUSE_S = 2.5
 """So long nobody may have asked for news: who asks no more wakes nobody, and then memory is only old."""
 LOOK_S = 30.0
 """So long a server that nobody saw is told from memory: what Nova does not date is in no news."""
-BUILD_LOOK_S = 150.0
+BUILD_LOOK_S = 90.0
 """The same while it is being built: nothing is ordered meanwhile, and how a build ends is dated."""
 ABSENT_S = 15.0
 """So long a look that found nothing is worth to who makes the server; the port keeps a second one off (decision 95)."""

@@ -114,7 +114,7 @@ class Watch:
             CloudError: nobody knows; the next news tells what was missed.
         """
         async with self._asking:
-            begun = self._monotonic()
+            begun, asked = self._monotonic(), self._now()
             everything = self._since is None or begun - self._memory.fresh_at > FORGET_S
             self._memory.asking = True
             try:
@@ -129,7 +129,7 @@ class Watch:
             finally:
                 self._memory.asking = False
             other = self._memory.learn(servers, begun, self._monotonic())
-            self._move_on(servers, clock)
+            self._move_on(servers, clock, asked)
         return News(other, everything)
 
     def made(self, desktop_id: DesktopId, server: NovaServer, port: Port) -> None:
@@ -157,11 +157,15 @@ class Watch:
 
     async def _beginning(self) -> datetime:
         clock = await self._sight.clock()
-        return clock - OVERLAP if clock is not None else self._now() - UNDATED
+        return min(clock, self._now()) - OVERLAP if clock is not None else self._now() - UNDATED
 
-    def _move_on(self, servers: Iterable[NovaServer], clock: datetime | None) -> None:
-        """Ask from later on next time, by Nova's clock: the one of its answers, or else that of its newest date."""
-        newest = clock or max((server.updated_at for server in servers if server.updated_at is not None), default=None)
+    def _move_on(self, servers: Iterable[NovaServer], clock: datetime | None, asked: datetime) -> None:
+        """Ask from later on next time: by the clock of Nova's answers or ours, whichever is behind, or else by its newest date.
+
+        Who answers need not be who dates: asking from too late on would tell of nothing, ever.
+        """
+        dates = (server.updated_at for server in servers if server.updated_at is not None)
+        newest = min(clock, asked) if clock is not None else max(dates, default=None)
         if newest is not None and self._since is not None:
             self._since = max(self._since, newest - OVERLAP)
 
