@@ -230,6 +230,21 @@ def test_a_server_that_is_in_the_numbers_of_its_host_and_not_yet_among_its_serve
     assert desk.free("a") == 10_000, "the other still counts"
 
 
+def test_where_servers_are_not_tracked_each_counts_once_all_the_same() -> None:
+    site = Site([host("a", cpus=16)])
+    state = site.states["a"]
+    state.num_instances, state.vcpus_used = 2, 2  # and Nova names none of them
+    desk = Desk(site)
+    desk.ask(flavor(4, 1024))
+    desk.ask(flavor(3, 1024))
+    state.updated = datetime.fromtimestamp(site.now, UTC)
+    desk.ask(flavor(0, 0))
+    assert desk.free("a") == 7_000
+    state.num_instances, state.vcpus_used = 3, 6
+    desk.ask(flavor(0, 0))
+    assert desk.free("a") == 7_000
+
+
 def test_a_server_whose_card_is_still_free_is_not_in_the_numbers_of_its_host() -> None:
     site = one_card()
     desk = Desk(site)

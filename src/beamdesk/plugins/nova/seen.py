@@ -53,6 +53,11 @@ class Seen:
     updated: float = 0.0
 
     @property
+    def beyond(self) -> int:
+        """Return how many servers its numbers count beyond those that it is known to have: all where nobody tracks them."""
+        return max(0, self.servers - len(self.known))
+
+    @property
     def facts(self) -> tuple[int, int, frozenset[str], bool]:
         """Return what does not change with servers."""
         return self.cpu_milli, self.memory_mib, self.aggregates, self.dedicated

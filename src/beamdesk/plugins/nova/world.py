@@ -252,12 +252,12 @@ def _still_pending(known: Known, one: Seen) -> list[Pending]:
 
     Nova puts a server on a host a moment before it writes the host's numbers: while the host counts fewer servers than it has,
     the latest of them are not in its numbers. The scheduler may hear of a server only when it is built, after the host's numbers:
-    while the host counts more servers than it seems to have, the first whose cards it holds are in its numbers.
+    when the host counts more servers beyond those that it seems to have than before, the first whose cards it holds are in its numbers.
     """
     arrived = [server for server in known.pending if server.server in one.known]
     counted = {server.server for server in arrived[: max(0, len(arrived) - max(0, len(one.known) - one.servers))]}
     unheard = [server for server in known.pending if server.server not in one.known and not one.addresses & set(server.cards)]
-    counted |= {server.server for server in unheard[: max(0, one.servers - len(one.known))]}
+    counted |= {server.server for server in unheard[: max(0, one.beyond - known.seen.beyond)]}
     return [
         server
         for server in known.pending
