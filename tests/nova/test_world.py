@@ -230,7 +230,7 @@ def test_a_server_that_is_in_the_numbers_of_its_host_and_not_yet_among_its_serve
     assert desk.free("a") == 10_000, "the other still counts"
 
 
-def test_where_servers_are_not_tracked_each_counts_once_all_the_same() -> None:
+def test_servers_of_a_host_that_are_never_named_do_not_hide_those_that_come() -> None:
     site = Site([host("a", cpus=16)])
     state = site.states["a"]
     state.num_instances, state.vcpus_used = 2, 2  # and Nova names none of them

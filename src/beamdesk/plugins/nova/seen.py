@@ -54,7 +54,7 @@ class Seen:
 
     @property
     def beyond(self) -> int:
-        """Return how many servers its numbers count beyond those that it is known to have: all where nobody tracks them."""
+        """Return how many servers its numbers count beyond those that it is known to have."""
         return max(0, self.servers - len(self.known))
 
     @property

@@ -251,8 +251,8 @@ def _still_pending(known: Known, one: Seen) -> list[Pending]:
     """Return what was decided for a host and is not in its numbers yet.
 
     Nova puts a server on a host a moment before it writes the host's numbers: while the host counts fewer servers than it has,
-    the latest of them are not in its numbers. The scheduler may hear of a server only when it is built, after the host's numbers:
-    when the host counts more servers beyond those that it seems to have than before, the first whose cards it holds are in its numbers.
+    the latest of them are not in its numbers. nova-compute tells the scheduler of a server when it is built, after it has written
+    the numbers: as many as these count more than before, beyond the servers that are known, are the first whose cards it holds.
     """
     arrived = [server for server in known.pending if server.server in one.known]
     counted = {server.server for server in arrived[: max(0, len(arrived) - max(0, len(one.known) - one.servers))]}
