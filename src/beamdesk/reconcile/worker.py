@@ -95,7 +95,8 @@ class Worker:
 
     async def _observe(self, desktop: Desktop) -> Observed:
         servers, cloud_error = None, ""
-        if self._hears and desktop.untouched and await self._guest(desktop) is None:
+        answers = self.answers.comes(self._rules.timings.patience.total_seconds())
+        if self._hears and answers and desktop.untouched and await self._guest(desktop) is None:
             return Observed(Observation(()), None)  # nothing was ever ordered: there is nothing to look for
         try:
             servers = await self._ask(self._cloud.find_servers(desktop.id))

@@ -13,7 +13,7 @@ import pytest
 
 from beamdesk.adapters.openstack.config import Place
 from beamdesk.adapters.openstack.connection import PAGE, Connection, open_region
-from beamdesk.adapters.openstack.errors import Service
+from beamdesk.adapters.openstack.errors import NOT_SENT, Service
 from beamdesk.domain.errors import CloudError, CloudRefused, CloudUnavailable, ConfigurationError, NotSupported
 from unit.openstack.tiny_cloud import PASSWORD, SERVICES, Answer, TinyCloud, config_for, tiny_cloud
 
@@ -187,6 +187,17 @@ async def test_nobody_listening_is_unavailable(cloud: TinyCloud, tmp_path: Path)
     with pytest.raises(CloudUnavailable, match="no connection"):
         await connection.call(Service.NETWORK, "POST", "/ports", "make the port", body={})
     connection.close()
+
+
+async def test_what_was_never_sent_is_told_from_what_may_have_been_carried_out(cloud: TinyCloud, connection: Connection) -> None:
+    cloud.on("POST", SERVERS, Answer(breaks=True))
+    with pytest.raises(CloudUnavailable) as unsure:
+        await connection.call(Service.COMPUTE, "POST", "/servers", "make the server", body={})
+    assert unsure.value.context.get("kind") != NOT_SENT
+    connection._adapter(Service.COMPUTE).endpoint_override = "http://127.0.0.1:9"
+    with pytest.raises(CloudUnavailable) as unsent:
+        await connection.call(Service.COMPUTE, "POST", "/servers", "make the server", body={})
+    assert unsent.value.context.get("kind") == NOT_SENT
 
 
 def test_a_cloud_that_clouds_yaml_lacks_is_a_configuration_error_that_names_those_it_has(cloud: TinyCloud, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from beamdesk.adapters.openstack.config import Firewall, Homes, Place
 from beamdesk.adapters.openstack.driver import UNLIMITED, OpenStackCloud
+from beamdesk.adapters.openstack.errors import NOT_SENT, Service, unreachable
 from beamdesk.adapters.openstack.names import Names, server_id
 from beamdesk.domain.errors import CloudError, CloudRefused, CloudUnavailable, NotSupported
 from beamdesk.domain.ids import DesktopId, ServerId
@@ -184,6 +185,23 @@ async def test_a_first_server_is_not_ordered_while_somebody_holds_the_port(cloud
         await opened.create_server(replace(SPEC, flavor_ref="small", first=True))
     assert refused.value.retryable
     assert not cloud.asked["POST", "/compute/v2.1/servers"]
+    await opened.close()
+
+
+@pytest.mark.parametrize(("kind", "gone"), [(NOT_SENT, 1), ("", 0)], ids=["never sent", "perhaps carried out"])
+async def test_only_an_order_that_was_never_sent_gives_its_port_back(
+    cloud: TinyCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, gone: int
+) -> None:
+    opened = ready_to_order(cloud, tmp_path)
+
+    async def order(*_args: object) -> None:
+        raise unreachable(Service.COMPUTE, "make the server", "no connection", kind)
+
+    monkeypatch.setattr(opened.places["main"].servers, "create", order)
+    cloud.on("DELETE", f"{PORTS}/{port(device='')['id']}", Answer(204))
+    with pytest.raises(CloudUnavailable):
+        await opened.create_server(replace(SPEC, flavor_ref="small", first=True))
+    assert cloud.asked["DELETE", f"{PORTS}/{port(device='')['id']}"] == gone
     await opened.close()
 
 

@@ -27,12 +27,13 @@ SERVICES = {
 
 @dataclass(frozen=True)
 class Answer:
-    """One scripted answer. ``after``: seconds to wait before it; ``raw``: a body that is not JSON."""
+    """One scripted answer. ``after``: seconds to wait before it; ``raw``: a body that is not JSON; ``breaks``: none at all."""
 
     status: int = 200
     body: Any = field(default_factory=dict)
     after: float = 0.0
     raw: str | None = None
+    breaks: bool = False
 
 
 class TinyCloud:
@@ -114,6 +115,9 @@ def tiny_cloud() -> Iterator[TinyCloud]:
             answer = cloud.answer(self.command, path, sent)
             if answer.after:
                 time.sleep(answer.after)
+            if answer.breaks:
+                self.close_connection = True
+                return
             data = (answer.raw if answer.raw is not None else json.dumps(answer.body)).encode() if answer.status != 204 else b""
             self.send_response(answer.status)
             self.send_header("Content-Type", "text/html" if answer.raw is not None else "application/json")

@@ -121,19 +121,28 @@ async def test_a_cloud_that_never_answers_is_known_to_be_silent(store: SqlStore)
 
 
 @pytest.mark.parametrize(
-    ("changes", "with_guest", "uninformed", "looks"),
+    ("changes", "with_guest", "known", "looks"),
     [
-        ({}, False, False, 0),
-        ({}, False, True, 1),
-        ({}, True, False, 1),
-        ({"attempts": 1}, False, False, 1),
-        ({"phase_since": T0 + timedelta(seconds=1)}, False, False, 1),
-        ({"detail": "No host is free."}, False, False, 1),
+        ({}, False, "news comes", 0),
+        ({}, False, "no news comes", 1),
+        ({}, False, "nothing", 1),
+        ({}, True, "news comes", 1),
+        ({"attempts": 1}, False, "news comes", 1),
+        ({"phase_since": T0 + timedelta(seconds=1)}, False, "news comes", 1),
+        ({"detail": "No host is free."}, False, "news comes", 1),
     ],
-    ids=["nothing was ever ordered", "no news comes", "an order was begun", "tried before", "came back", "was refused"],
+    ids=[
+        "nothing was ever ordered",
+        "no news comes",
+        "nobody had an answer",
+        "an order was begun",
+        "tried before",
+        "came back",
+        "was refused",
+    ],
 )
 async def test_only_what_was_never_ordered_is_ordered_without_a_look(
-    store: SqlStore, changes: dict[str, object], with_guest: bool, uninformed: bool, looks: int
+    store: SqlStore, changes: dict[str, object], with_guest: bool, known: str, looks: int
 ) -> None:
     cloud = TellingCloud()
     await insert(store, make_desktop(NAMES[0], **changes))
@@ -141,7 +150,9 @@ async def test_only_what_was_never_ordered_is_ordered_without_a_look(
         async with store.begin(write=True) as tx:
             await tx.guests.put(Guest(NAMES[0], hash_secret("n"), LATER, None, "s"))
     worker = Worker(store, cloud, FrozenClock(), SystemSecrets(), RULES)
-    worker.answers.uninformed = uninformed
+    worker.answers.uninformed = known == "no news comes"
+    if known != "nothing":
+        worker.answers.got_one()
     (claimed,) = await worker.claim(1)
     await worker.process(claimed)
     assert (cloud.looks, cloud.firsts) == (looks, [not changes and not with_guest])

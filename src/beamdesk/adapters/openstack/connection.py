@@ -29,9 +29,10 @@ from keystoneauth1 import exceptions as ksa
 from keystoneauth1.adapter import Adapter
 from openstack import exceptions as sdk
 from openstack.config.cloud_region import CloudRegion
+from urllib3.exceptions import NewConnectionError
 
 from beamdesk.adapters.openstack.config import OpenStackConfig, Place
-from beamdesk.adapters.openstack.errors import Service, read_problem, refusal, too_old, unreachable
+from beamdesk.adapters.openstack.errors import NOT_SENT, Service, read_problem, refusal, too_old, unreachable
 from beamdesk.domain.errors import CloudError, CloudUnavailable, ConfigurationError
 
 Json = Mapping[str, object]
@@ -315,6 +316,16 @@ def _reply(service: Service, doing: str, response: requests.Response, accept: fr
     return Reply(status, data if isinstance(data, dict) else {}, date=date)
 
 
+def _never_sent(error: BaseException | None) -> bool:
+    """Tell whether there was no connection at all; one that broke later may have carried the request."""
+    while error is not None:
+        reasons = (error, *(getattr(part, "reason", None) for part in error.args))
+        if any(isinstance(reason, NewConnectionError) for reason in reasons):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def _translate(service: Service, doing: str, error: Exception) -> CloudError:
     if isinstance(error, ksa.Unauthorized):
         return refusal(read_problem(Service.IDENTITY, 401, json.dumps({"message": error.message or ""})), "sign in")
@@ -329,5 +340,5 @@ def _translate(service: Service, doing: str, error: Exception) -> CloudError:
     if isinstance(error, ksa.SSLError):
         return unreachable(service, doing, "its certificate is not trusted: set cacert in clouds.yaml")
     if isinstance(error, _NO_ANSWER):
-        return unreachable(service, doing, "no connection")
+        return unreachable(service, doing, "no connection", NOT_SENT if _never_sent(error) else "")
     return unreachable(service, doing, type(error).__name__)

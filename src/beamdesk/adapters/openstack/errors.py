@@ -269,12 +269,17 @@ def refusal(problem: Problem, doing: str) -> CloudError:
     return error(text, service=name, status=status, kind=problem.kind)
 
 
-def unreachable(service: Service, doing: str, cause: str) -> CloudUnavailable:
+NOT_SENT = "NotSent"
+"""The kind of an error after which nothing can have happened: there was no connection on which to ask."""
+
+
+def unreachable(service: Service, doing: str, cause: str, kind: str = "") -> CloudUnavailable:
     """Return the error for no answer at all."""
     name = NAMES[service]
     return CloudUnavailable(
         f"{name} did not answer when asked to {doing}. Beamdesk tries again; an operator can check its API. ({quote(cause, 160)})",
         service=name,
+        kind=kind,
     )
 
 

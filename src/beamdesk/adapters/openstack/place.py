@@ -16,7 +16,7 @@ import structlog
 
 from beamdesk.adapters.openstack.config import Boot, OpenStackConfig, Place
 from beamdesk.adapters.openstack.connection import Connection, Json
-from beamdesk.adapters.openstack.errors import Service, explain_fault, remedy
+from beamdesk.adapters.openstack.errors import NOT_SENT, Service, explain_fault, remedy
 from beamdesk.adapters.openstack.firewall import Groups
 from beamdesk.adapters.openstack.homes import Volumes
 from beamdesk.adapters.openstack.lookups import Lookups
@@ -163,9 +163,9 @@ class PlaceDriver:
             raise
         try:
             uuid, made_at = await self.servers.create(await self._body(spec, flavor, port, disks), spec.hints)
-        except CloudUnavailable:
-            raise
         except CloudError as error:
+            if isinstance(error, CloudUnavailable) and error.context.get("kind") != NOT_SENT:
+                raise  # it may have been made
             if isinstance(error, CloudRefused):  # perhaps for something that was looked up long ago
                 self.lookups.forget()
                 self.groups.forget()
