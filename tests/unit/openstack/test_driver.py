@@ -202,6 +202,7 @@ async def test_only_an_order_that_was_never_sent_gives_its_port_back(
     with pytest.raises(CloudUnavailable):
         await opened.create_server(replace(SPEC, flavor_ref="small", first=True))
     assert cloud.asked["DELETE", f"{PORTS}/{port(device='')['id']}"] == gone
+    assert (SPEC.desktop_id in opened.places["main"].ports._idle) is not bool(gone)
     await opened.close()
 
 

@@ -11,6 +11,7 @@ import pytest
 from beamdesk.adapters.openstack.connection import Connection
 from beamdesk.adapters.openstack.names import Names
 from beamdesk.adapters.openstack.ports import Ports, PortTaken
+from beamdesk.adapters.openstack.records import Port
 from beamdesk.domain.ids import DesktopId
 from unit.openstack.tiny_cloud import Answer, TinyCloud, config_for, tiny_cloud
 
@@ -94,4 +95,16 @@ async def test_a_port_whose_server_is_gone_is_taken_over_at_once_by_who_saw_it_s
     cloud.on("GET", PORTS, Answer(200, {"ports": [record("left", device="somebody")]}))
     await mine.listed(DESKTOP)
     cloud.on("GET", PORTS, Answer(200, {"ports": [record("left")]}))
+    assert await take(mine) == "mine"
+
+
+async def test_the_time_of_a_port_that_an_order_left_here_runs_from_then(cloud: TinyCloud, tmp_path: Path) -> None:
+    steady = Steady()
+    mine = ports(cloud, tmp_path, steady)
+    mine.lies_idle(DESKTOP, Port.read(record("left")))
+    cloud.on("GET", PORTS, Answer(200, {"ports": [record("left")]}))
+    steady.now += 19
+    with pytest.raises(PortTaken):
+        await take(mine)
+    steady.now += 1.1
     assert await take(mine) == "mine"

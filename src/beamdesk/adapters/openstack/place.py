@@ -165,6 +165,7 @@ class PlaceDriver:
             uuid, made_at = await self.servers.create(await self._body(spec, flavor, port, disks), spec.hints)
         except CloudError as error:
             if isinstance(error, CloudUnavailable) and error.context.get("kind") != NOT_SENT:
+                self.ports.lies_idle(spec.desktop_id, port)
                 raise  # it may have been made
             if isinstance(error, CloudRefused):  # perhaps for something that was looked up long ago
                 self.lookups.forget()

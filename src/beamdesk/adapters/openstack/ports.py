@@ -104,11 +104,16 @@ class Ports:
             return True
         known, since = self._idle.get(desktop_id, ("", 0.0))
         if known != port.id:
-            if len(self._idle) >= _MOST_REMEMBERED:
-                self._idle.clear()
-            since = self._monotonic()
-            self._idle[desktop_id] = (port.id, since)
+            since = self.lies_idle(desktop_id, port)
         return self._monotonic() - since >= self._takeover_s
+
+    def lies_idle(self, desktop_id: DesktopId, port: Port) -> float:
+        """Remember that from now on nobody here makes a server with the port; return when that was."""
+        if len(self._idle) >= _MOST_REMEMBERED:
+            self._idle.clear()
+        since = self._monotonic()
+        self._idle[desktop_id] = (port.id, since)
+        return since
 
     async def _make(self, desktop_id: DesktopId, network: str, groups: frozenset[str] | None) -> Port:
         body: dict[str, object] = {
