@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bench import _api_calls, _cloud_cpu
 
 
 @dataclass(frozen=True, slots=True)
 class Storm:
-    """One storm. ``up_s``: seconds from its start to each server's being up, as its client saw it; ``cpu_s``: by service."""
+    """One storm.
+
+    ``up_s``: seconds from its start (or from when each was wanted) to each server's being up, as its client saw it.
+    ``took_s``: until the last one was up or refused. ``cpu_s``: CPU seconds by service in that time.
+    """
 
     name: str
     desktops: int
@@ -23,6 +27,11 @@ class Storm:
     calls: Counter[str]
     loads: tuple[float, float]
     notes: tuple[str, ...] = field(default=())
+
+    def above(self, rest: Counter[str]) -> Storm:
+        """Return it without what the cloud spends at rest, in CPU seconds a second by service: storms differ in length."""
+        spent = {name: max(0.0, seconds - rest[name] * self.took_s) for name, seconds in self.cpu_s.items()}
+        return replace(self, cpu_s=Counter(spent))
 
     @property
     def cloud_s(self) -> float:
@@ -37,7 +46,8 @@ class Storm:
     def print(self, *, calls: bool = False) -> None:
         times = "  ".join(f"p{percent} {percentile(self.up_s, percent):6.1f} s" for percent in (50, 99, 100))
         cpu = f"Nova+Placement {self.nova_s:6.1f}  OpenStack {self.cloud_s:6.1f}  client {self.client_cpu_s:5.1f} CPU-s"
-        rest = f"calls {self.calls.total() / self.desktops:4.1f}/desktop  load {self.loads[0]:.1f} -> {self.loads[1]:.1f}"
+        loads = f"load {self.loads[0]:.1f} -> {self.loads[1]:.1f}"
+        rest = f"took {self.took_s:.0f} s  calls {self.calls.total() / self.desktops:4.1f}/desktop  {loads}"
         print(f"{self.name:<9} up {len(self.up_s):4}  refused {self.refused.total():3}  {times}  {cpu}  {rest}")
         services = sorted(self.cpu_s.items(), key=lambda one: -one[1])
         print(f"{'':9} CPU-s by service: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in services if seconds >= 0.1))
