@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -115,10 +116,12 @@ async def ours(
         (up, refused), late = following.result(), every_s > 0
         took, spent, own_spent = time.time() - begun, by_service(plane) - cpu, process_s(reconciler.pid) - own
         sent, now = await asyncio.to_thread(_counted, reconciler.pid, counts) - before, load()
+        events = _events(log)
         notes = (
             await _lag(plane, world, begun, up),
             await lists(world, calls),
             await _delete(plane, world, reconciler.pid, limit_s),
+            f"{events}; {_events(log)} when all were deleted",
         )
     except BaseException:
         print(log.read_text()[-3000:])
@@ -139,6 +142,12 @@ def _coordinates(plane: ControlPlane, world: World) -> dict[str, object]:
         "network": world.network,
         "services": {str(port): name for name, port in plane.layout.ports.items()},
     }
+
+
+def _events(log: Path) -> str:
+    """Say what the reconciler wrote down, and how often."""
+    counted = Counter(re.findall(r"^\S+ \S+ \[\w+ *\] (\S+)", log.read_text(), re.MULTILINE))
+    return "log: " + ", ".join(f"{name} {count}" for name, count in sorted(counted.items()))
 
 
 async def _want(world: World, wanted: list[str], begun: float, every_s: float) -> None:
