@@ -3,8 +3,9 @@
 from hypothesis import settings
 
 from controlplane.fixture import openstack
+from postgres import postgres, url
 
-__all__ = ["openstack"]
+__all__ = ["openstack", "postgres", "url"]
 
 # No deadline: a machine that is busy elsewhere is no finding.
 settings.register_profile("default", deadline=None)

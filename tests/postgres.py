@@ -88,3 +88,19 @@ def _wait_until_up(directory: Path, process: subprocess.Popen[bytes]) -> None:
             pytest.fail(f"PostgreSQL did not start: {process.communicate()[1].decode()[-500:]}")
         time.sleep(0.05)
     pytest.fail("PostgreSQL did not come up within 10 s")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One server for all tests of a process that ask."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of an empty database, on each kind in turn."""
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path}/store.db"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.database()

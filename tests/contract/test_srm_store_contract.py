@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,6 @@ from beamdesk.adapters.sql.store import SqlStore
 from beamdesk.domain.srm import CardState, Consumer, DeviceRecord, HostRecord, Mean, Sample, StateReason
 from beamdesk.protocol.srm import LendMode, PartsFacts, ProfileFacts
 from engine_kit import T0
-from postgres import Postgres
 from srmkit import FACTS, FIRST, LOAD, SECOND, a_card, held
 
 pytestmark = pytest.mark.anyio
@@ -29,13 +27,8 @@ DEVICE = DeviceRecord(
 )  # fmt: skip
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-async def store(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str) -> AsyncIterator[SqlStore]:
-    if request.param == "sqlite":
-        url = f"sqlite+aiosqlite:///{tmp_path}/store.db"
-    else:
-        server: Postgres = request.getfixturevalue("postgres")
-        url = server.database()
+@pytest.fixture
+async def store(url: str, anyio_backend: str) -> AsyncIterator[SqlStore]:
     opened = await SqlStore.open(url)
     async with opened.begin(write=True) as tx:
         await tx.srm.put_host(HOST)

@@ -39,23 +39,23 @@ async def test_a_home_that_cinder_keeps_for_a_server_that_is_gone_is_released(
     assert await cloud.list_homes() == ()
 
 
-@pytest.mark.parametrize("homes", [False, True], ids=["root only", "root and home"])
+@pytest.mark.parametrize("with_home", [False, True], ids=["root only", "root and home"])
 async def test_a_server_boots_from_a_volume_that_goes_with_it(
-    case: OpenStackCase, deployment: str, spec: ServerSpec, homes: bool
+    case: OpenStackCase, deployment: str, spec: ServerSpec, with_home: bool
 ) -> None:
-    cloud = case.cloud(deployment, boot=Boot.VOLUME, homes=Homes(homes, 1))
+    cloud = case.cloud(deployment, boot=Boot.VOLUME, homes=Homes(with_home, 1))
     server = await cloud.create_server(spec)
     await reach(case, cloud, spec, ServerStatus.ACTIVE)
     with eyes(BEAMDESK) as sdk:
         mine = [one for one in sdk.block_storage.volumes() if nova_id(server.id) in {at["server_id"] for at in one.attachments}]
         roots = [one for one in mine if one.is_bootable]
         assert [(one.size, one.volume_image_metadata["image_id"]) for one in roots] == [(spec.disk_gib, spec.image_ref)]
-        assert len(mine) == 1 + homes
+        assert len(mine) == 1 + with_home
         await cloud.delete_server(server.id)
         await vanish(case, cloud, spec)
         for _ in range(100):
             left = {one.id for one in sdk.block_storage.volumes()} & {one.id for one in mine}
-            if len(left) == homes:
+            if len(left) == with_home:
                 break
             await case.pause()
     assert left == {one.id for one in mine if one not in roots}, "the root goes, the home stays"

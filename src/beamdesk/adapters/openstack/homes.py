@@ -30,6 +30,7 @@ _LOST_AFTER = timedelta(seconds=60)
 """So long Cinder may take to begin with a volume; then the order may have been lost on its way, as when a broker restarts."""
 _ORPHAN_S = 60.0
 """So long Cinder may keep a volume for a server that Nova does not know: Nova reserves it before it records the server."""
+_MOST_REMEMBERED = 10_000
 _ATTACHMENTS = "3.27"
 """Cinder's microversion that lists and removes attachments, those that are only reserved included."""
 
@@ -173,6 +174,8 @@ class Volumes:
 
     async def _remove_orphan(self, attachment: str) -> None:
         now = time.monotonic()
+        if len(self._orphans) >= _MOST_REMEMBERED:
+            self._orphans.clear()
         if now - self._orphans.setdefault(attachment, now) < _ORPHAN_S:
             return
         path = f"/attachments/{attachment}"
