@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
 
 from bench import _api_calls, _cloud_cpu
+from controlplane.plane import ControlPlane
+
+
+class Spent:
+    """The CPU seconds of a control plane and of a client from now to the last time that somebody asked."""
+
+    def __init__(self, plane: ControlPlane, client_s: Callable[[], float]) -> None:
+        self._plane = plane
+        self._client_s = client_s
+        self._before, self._client_before, self._begun = _cloud_cpu.by_service(plane), client_s(), time.time()
+        self.seconds, self.by_service, self.client_s = 0.0, Counter[str](), 0.0
+
+    def note(self) -> None:
+        """What counts goes up to this moment."""
+        self.seconds = time.time() - self._begun
+        self.by_service = _cloud_cpu.by_service(self._plane) - self._before
+        self.client_s = self._client_s() - self._client_before
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +34,8 @@ class Storm:
     """One storm.
 
     ``up_s``: seconds from its start (or from when each was wanted) to each server's being up, as its client saw it.
-    ``took_s``: until the last one was up or refused. ``cpu_s``: CPU seconds by service in that time.
+    ``took_s``: until the last one was up, ``ended_s``: or refused, which who tries again is told later. ``cpu_s``: CPU seconds by
+    service until the last one was up, ``client_cpu_s``: of the client; ``calls``: API calls until all had ended.
     """
 
     name: str
@@ -22,6 +43,7 @@ class Storm:
     up_s: tuple[float, ...]
     refused: Counter[str]
     took_s: float
+    ended_s: float
     cpu_s: Counter[str]
     client_cpu_s: float
     calls: Counter[str]
@@ -47,7 +69,8 @@ class Storm:
         times = "  ".join(f"p{percent} {percentile(self.up_s, percent):6.1f} s" for percent in (50, 99, 100))
         cpu = f"Nova+Placement {self.nova_s:6.1f}  OpenStack {self.cloud_s:6.1f}  client {self.client_cpu_s:5.1f} CPU-s"
         loads = f"load {self.loads[0]:.1f} -> {self.loads[1]:.1f}"
-        rest = f"took {self.took_s:.0f} s  calls {self.calls.total() / self.desktops:4.1f}/desktop  {loads}"
+        took = f"took {self.took_s:.0f} s, {self.ended_s:.0f} s with refusals"
+        rest = f"{took}  calls {self.calls.total() / self.desktops:4.1f}/desktop  {loads}"
         print(f"{self.name:<9} up {len(self.up_s):4}  refused {self.refused.total():3}  {times}  {cpu}  {rest}")
         services = sorted(self.cpu_s.items(), key=lambda one: -one[1])
         print(f"{'':9} CPU-s by service: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in services if seconds >= 0.1))
@@ -64,6 +87,17 @@ def percentile(values: Sequence[float], percent: float) -> float:
     """Return the nearest-rank percentile."""
     ranked = sorted(values)
     return ranked[min(len(ranked) - 1, int(len(ranked) * percent / 100))] if ranked else float("nan")
+
+
+def told_after_launch(lags: Sequence[float]) -> str:
+    """Say how long after Nova's own dates of the launches a client told of them; the dates are whole seconds."""
+    return f"told after Nova's date of the launch: p50 {percentile(lags, 50):.1f} s  p99 {percentile(lags, 99):.1f} s"
+
+
+def launched_at(record: Mapping[str, Any]) -> float | None:
+    """Return when Nova says that a server was launched, in seconds since the epoch; None = it was not."""
+    told = record.get("OS-SRV-USG:launched_at")
+    return datetime.fromisoformat(told[:19]).replace(tzinfo=UTC).timestamp() if told else None
 
 
 def compare(bare: Sequence[Storm], ours: Storm) -> list[str]:

@@ -2,10 +2,10 @@
 
 ``python -m bench.openstack [--hosts 250] [--desktops 500]`` brings the control plane up, lets a bare script of the SDK and Beamdesk
 (store, reconciler in a process of its own, driver) warm it up alike, and then make the same servers in turn: bare, Beamdesk, bare.
-It prints when each server was up, the CPU seconds of OpenStack's services (beyond those at rest) and of the clients, and how
-many API calls were sent. Beamdesk is compared with the mean of the bare storms; what those differ by is the noise. ``--every
-4``: not a storm but a busy morning, one desktop every four seconds. True on a quiet machine only: the load is printed beside
-each figure.
+It prints when each server was up, the CPU seconds of OpenStack's services (beyond those at rest) and of the clients until the
+last one was, and how many API calls were sent. The script's servers are like Beamdesk's; turns that are *lean* make plain ones.
+Beamdesk is compared with the mean of the bare storms; what those differ by is the noise. ``--every 4``: not a storm but a busy
+morning, one desktop every four seconds. True on a quiet machine only: the load is printed beside each figure.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ async def _storm(
 ) -> Storm:
     if name == "beamdesk":
         return await ours(plane, world, orders(desktops), calls, folder, LIMIT_S, every_s)
-    storm = await asyncio.to_thread(bare, plane, world, orders(desktops), calls, LIMIT_S, every_s)
+    storm = await asyncio.to_thread(bare, plane, world, orders(desktops), calls, LIMIT_S, every_s, lean=name == "lean")
     await asyncio.to_thread(clear, plane, world)
     return storm
 
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--desktops", type=int, default=500)
     parser.add_argument("--every", type=float, default=0.0, help="seconds between two desktops; 0: all at once")
     parser.add_argument("--warm-up", type=int, default=20, help="desktops of the storms before those that count")
-    parser.add_argument("--turns", nargs="+", choices=("bare", "beamdesk"), default=TURNS)
+    parser.add_argument("--turns", nargs="+", choices=("bare", "beamdesk", "lean"), default=TURNS)
     parser.add_argument("--state", type=Path, help="the folder of a control plane that runs")
     parser.add_argument("--reconcile", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from beamdesk.adapters.fake.cloud import FakeCloud, FakeTimes
@@ -313,6 +313,9 @@ class GatedStore:
         async with self._store.begin(write=write) as tx:
             yield tx
         await self._stage.gate("committed")
+
+    async def may_be_due(self, now: datetime) -> bool:
+        return await self._store.may_be_due(now)
 
 
 async def open_stage(url: str, **options: Any) -> tuple[Stage, SqlStore]:

@@ -203,6 +203,28 @@ async def test_woken_desktops_are_claimed_before_those_that_wait_in_line(store: 
     assert [one.desktop.id for one in await claim(store, now=SOON, until=LATER, limit=1)] == ["desktop02"]
 
 
+async def test_may_be_due_is_never_false_where_a_claim_takes_something(store: SqlStore, other: SqlStore, url: str) -> None:
+    unsure = url.startswith("postgresql")
+
+    async def asked(at: timedelta = timedelta()) -> bool:
+        return await other.may_be_due(T0 + at)
+
+    assert await asked() is unsure
+    await insert(store, "desktop01", due_at=T0 + timedelta(microseconds=1))
+    assert await asked() is unsure
+    assert await asked(timedelta(microseconds=1))
+    assert await asked(timedelta(seconds=1)), "a time without a fraction beside one with"
+    (held,) = await claim(store, now=SOON, until=LATER)
+    assert await asked(SOON - T0) is unsure, "somebody has it"
+    assert await asked(LATER - T0), "a claim that is over"
+    async with store.begin(write=True) as tx:
+        await tx.desktops.apply(held, replace(outcome_of(held.desktop), due_at=LATER), SOON)
+    assert await asked(SOON - T0) is unsure
+    async with store.begin(write=True) as tx:
+        await tx.desktops.wake(DesktopId("desktop01"), SOON)
+    assert await asked(SOON - T0)
+
+
 async def test_waiting_ends_soon_after_another_process_writes(store: SqlStore, other: SqlStore) -> None:
     loop = asyncio.get_running_loop()
     waiting = asyncio.create_task(other.wait_for_events(EventId(0), 10))

@@ -366,6 +366,9 @@ class Store(Protocol):
     async def wait_for_events(self, after: EventId, timeout_s: float) -> None:
         """Return when there may be events newer than ``after``, or at the timeout; a hint (LISTEN/NOTIFY, polling)."""
 
+    async def may_be_due(self, now: datetime) -> bool:
+        """Tell whether a claim could take anything: much cheaper than one that takes nothing. Unsure is true."""
+
     async def wait_for_work(self, timeout_s: float) -> None:
         """Return when a row may have become due by an intent or a wake since the last call, or at the timeout; a hint."""
 

@@ -105,7 +105,8 @@ class Keeper:
             while not self._over.is_set():
                 await self._tick()
                 try:
-                    await asyncio.wait_for(self._over.wait(), tick.total_seconds())
+                    async with asyncio.timeout(tick.total_seconds()):
+                        await self._over.wait()
                 except TimeoutError:
                     self._waited += tick
         except ClaimLost:

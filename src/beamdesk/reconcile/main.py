@@ -122,8 +122,10 @@ async def _repeat(work: Callable[[], Awaitable[object]], every: timedelta, stop:
         except Exception:  # the outermost frame of the loop
             log.exception("loop.failed", loop=name)
             await asyncio.sleep(min(1.0, max(every.total_seconds(), 0.2)))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), every.total_seconds())
+        if every:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(every.total_seconds()):
+                    await stop.wait()
 
 
 async def run(

@@ -27,7 +27,7 @@ class ReconcileRules:
     claim: timedelta = timedelta(seconds=6)
     tick: timedelta = timedelta(seconds=1)
     call_timeout: timedelta = timedelta(seconds=7)
-    poll: timedelta = timedelta(milliseconds=250)
+    poll: timedelta = timedelta(seconds=1)
     calm: timedelta = timedelta(seconds=60)
     watchdog: timedelta = timedelta(seconds=1)
     capacity_for: timedelta = timedelta(seconds=5)

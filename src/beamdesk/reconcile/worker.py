@@ -61,8 +61,10 @@ class Worker:
 
     async def claim(self, limit: int, *, woken_only: bool = False) -> tuple[Claimed, ...]:
         """Claim up to ``limit`` due desktops; ``woken_only``: those of which something is known that is new."""
-        now, token = self._clock.now(), self._secrets.token()
-        until = now + self._rules.claim
+        now = self._clock.now()
+        if not await self._store.may_be_due(now):
+            return ()
+        token, until = self._secrets.token(), now + self._rules.claim
         async with self._store.begin(write=True) as tx:
             return await tx.desktops.claim(token=token, now=now, until=until, limit=limit, woken_only=woken_only)
 

@@ -74,14 +74,16 @@ def _silent() -> ColumnElement[bool]:
     return and_(ready, _columns.id.in_(select(guest.desktop_id).where(guest.seen_at < seen_before)))
 
 
+_FREE = or_(_columns.claim_until.is_(None), _columns.claim_until <= _NOW)
+DUE = select(_columns.id).where(_columns.due_at <= _NOW, _FREE)
+"""The rows that are due at a ``moment`` and that nobody holds."""
 _SILENT = select(_columns.id).where(_silent()).limit(1)
 
 
 @cache
 def _claim(*, locked: bool, woken_only: bool) -> Executable:
     """Return the statement that claims; ``locked``: rows that somebody else claims at this moment are passed over."""
-    free = or_(_columns.claim_until.is_(None), _columns.claim_until <= _NOW)
-    due = select(_columns.id).where(_columns.due_at <= _NOW, free).order_by(_columns.woken.desc(), _columns.due_at)
+    due = DUE.order_by(_columns.woken.desc(), _columns.due_at)
     due = due.limit(bindparam("most", type_=Integer()))
     if woken_only:
         due = due.where(_columns.woken)

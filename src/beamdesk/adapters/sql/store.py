@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -87,6 +88,10 @@ class SqlStore:
             async with self.begin() as transaction:
                 self._newest = (seen, await transaction.events.last_id())
         return self._newest[1]
+
+    async def may_be_due(self, now: datetime) -> bool:
+        """Tell whether a row may be due that nobody holds. On PostgreSQL, which tells when something becomes due, always."""
+        return self._work_watch.due(now)
 
     async def wait_for_work(self, timeout_s: float) -> None:
         """Return when a row may have become due since the last call, or at the timeout."""
