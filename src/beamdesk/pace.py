@@ -15,6 +15,9 @@ _CLOUD_BOOT_S, _CLOUD_SILENT_S = 600.0, 75.0
 """A machine's first boot on slow storage, and a pause for a live migration, are no reason to start it anew.
 
 Nova calls a host silent after 60 s (``service_down_time``): it should be known before its desktops are repaired."""
+_CLOUD_HEALTHY = timedelta(minutes=10)
+"""A healthy desktop is looked at so seldom: its agent speaks for it every few seconds, and the sweeper compares all of them with
+the cloud once a minute by a constant number of requests."""
 
 
 def timings(settings: Settings) -> Timings:
@@ -28,6 +31,7 @@ def timings(settings: Settings) -> Timings:
     return replace(
         usual,
         poll=poll,
+        healthy=_CLOUD_HEALTHY if in_cloud else usual.healthy,
         boot_timeout=timedelta(seconds=boot),
         silent=timedelta(seconds=silent),
         cut_off=timedelta(seconds=cut_off),

@@ -15,6 +15,8 @@ from beamdesk.domain.use import last_used
 from beamdesk.protocol.guest import StepState
 
 _NOW = timedelta()
+_WARNED = timedelta(seconds=60)
+"""Who was warned of idleness and works again does not see the warning for longer."""
 _GONE_BY_ITSELF = "The server stopped by itself."
 _GONE = "The server is no longer there."
 _KEY_RAN_OUT = "The desktop's agent did not report before its one-time key ran out."
@@ -244,7 +246,8 @@ def _healthy(s: Situation) -> Decision:
 def _next_look(s: Situation, active_at: datetime, warned_at: datetime | None) -> timedelta:
     """Return when a healthy desktop needs the next look, if nothing happens before."""
     date = _next_date(s.desktop, s.lease, active_at, warned_at, s.now)
-    return max(timedelta(milliseconds=100), min(s.timings.healthy, date - s.now))
+    rest = s.timings.healthy if warned_at is None else min(s.timings.healthy, _WARNED)
+    return max(timedelta(milliseconds=100), min(rest, date - s.now))
 
 
 def _lease_warning_due(desktop: Desktop, lease: LeaseRules, now: datetime) -> bool:

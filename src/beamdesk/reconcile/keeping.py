@@ -2,6 +2,9 @@
 
 Telling does not depend on how long a call may take: a site with slow storage gives its calls a minute, and its people still hear
 within seconds. Once a cloud is known not to answer, passes that begin after that say so at once and do not hold up others.
+
+In a storm hundreds of passes stand in line. One task looks after all of them (`Rounds`): a task and a timer for each, every second,
+cost more than all that they had to say.
 """
 
 from __future__ import annotations
@@ -13,7 +16,10 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
+import structlog
+
 from beamdesk.domain.desktop import Phase
+from beamdesk.domain.errors import StoreUnavailable
 from beamdesk.domain.guest import Guest
 from beamdesk.domain.meanwhile import meanwhile
 from beamdesk.ports.clock import Clock
@@ -21,6 +27,8 @@ from beamdesk.ports.store import Claimed, Store
 from beamdesk.reconcile.apply import ClaimLost, tell
 from beamdesk.reconcile.renewing import Held, Renewals
 from beamdesk.reconcile.rules import ReconcileRules
+
+log = structlog.get_logger("beamdesk.reconcile")
 
 
 class Answers:
@@ -48,45 +56,84 @@ class Answers:
         self.answered_at = asyncio.get_running_loop().time()
 
 
+class Rounds:
+    """Once a tick: the claims of all passes that wait are renewed, and each is asked whether it has something to say."""
+
+    def __init__(self, renewals: Renewals, tick: timedelta) -> None:
+        self._renewals = renewals
+        self._tick_s = tick.total_seconds()
+        self._waiting: set[Keeper] = set()
+        self._going: asyncio.Task[None] | None = None
+
+    def join(self, keeper: Keeper) -> None:
+        """Ask this one, too, from now on."""
+        self._waiting.add(keeper)
+        if self._going is None or self._going.done():
+            self._going = asyncio.create_task(self._go(), name="rounds")
+
+    def leave(self, keeper: Keeper) -> None:
+        """Ask it no more; one that is not asked is fine."""
+        self._waiting.discard(keeper)
+
+    async def _go(self) -> None:
+        while self._waiting:
+            try:
+                await self._renewals.renew()
+                for keeper in tuple(self._waiting):
+                    keeper.asked()
+            except Exception:  # the outermost frame: the next round tries again; a claim that is over meanwhile says so itself
+                log.exception("round.failed")
+            await asyncio.sleep(self._tick_s)
+
+
 class Keeper:
     """Keeps one claim while a pass goes on: ``async with`` around what asks the cloud, then `told`."""
 
     def __init__(
-        self, store: Store, clock: Clock, rules: ReconcileRules, answers: Answers, renewals: Renewals, claimed: Claimed
+        self,
+        store: Store,
+        clock: Clock,
+        rules: ReconcileRules,
+        answers: Answers,
+        renewals: Renewals,
+        rounds: Rounds,
+        claimed: Claimed,
     ) -> None:
         self._held = Held(claimed)
         self._renewals = renewals
+        self._rounds = rounds
         self._store = store
         self._clock = clock
         self._rules = rules
         self._answers = answers
         self._looks = True
-        self._waited = rules.timings.patience if answers.silent else timedelta()
+        self._loop = asyncio.get_running_loop()
+        self._known_s = rules.timings.patience.total_seconds() if answers.silent else 0.0
+        self._since = self._loop.time() - self._known_s
         self._stalls = False
-        self._over = asyncio.Event()
-        self._keeping: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
-        first = 0.0 if self._waited else self._rules.tick.total_seconds()  # most passes are over before the first tick
-        self._alarm = asyncio.get_running_loop().call_later(first, self._begin)
+        first = 0.0 if self._known_s else self._rules.tick.total_seconds()  # most passes are over before the first tick
+        self._alarm = self._loop.call_later(first, self._begin)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Let a word that is being written be written: what comes after must know of it."""
-        self._over.set()
+        self._rounds.leave(self)
         if self._alarm is not None:
             self._alarm.cancel()
         try:
-            if self._keeping is not None:
-                await self._keeping
+            if self._telling is not None:
+                await self._telling
         finally:
             self._renewals.release(self._held)
             self._answers.stalled -= self._stalls
 
     def looked(self) -> None:
         """Count from here: the cloud has told what there is, and is given an order now, which may take its time."""
-        self._looks, self._waited = False, timedelta()
+        self._looks, self._since = False, self._loop.time()
 
     def told(self, claimed: Claimed) -> Claimed:
         """Return the claim with what was told meanwhile, as it is stored."""
@@ -94,39 +141,44 @@ class Keeper:
         desktop = replace(claimed.desktop, reason=known.reason, detail=known.detail, version=known.version)
         return replace(claimed, desktop=desktop)
 
-    def _begin(self) -> None:
-        self._renewals.hold(self._held)
-        self._keeping = asyncio.create_task(self._keep())
-
-    async def _keep(self) -> None:
-        tick = self._rules.tick
-        self._waited += tick
-        try:
-            while not self._over.is_set():
-                await self._tick()
-                try:
-                    async with asyncio.timeout(tick.total_seconds()):
-                        await self._over.wait()
-                except TimeoutError:
-                    self._waited += tick
-        except ClaimLost:
-            return  # the pass finds out when it applies
-
-    async def _tick(self) -> None:
-        now = self._clock.now()
-        if not self._stalls and self._waited >= self._rules.timings.patience:
+    def asked(self) -> None:
+        """Say what there is to say by now; most have said it, or have nothing to say."""
+        waited = timedelta(seconds=self._loop.time() - self._since)
+        if not self._stalls and waited >= self._rules.timings.patience:
             self._stalls = True
             self._answers.stalled += 1
             self._answers.silent |= self._looks
             self._answers.stalls()
-        if self._held.claimed.until - now < self._rules.claim / 2:
-            await self._renewals.renew()
         if self._held.lost:
-            raise ClaimLost
-        known = meanwhile(self._held.claimed.desktop, await self._guest(), now, self._rules.timings, self._waited)
-        if known is not None:
+            self._rounds.leave(self)  # the pass finds out when it applies
+        elif (self._telling is None or self._telling.done()) and self._may_have_news(waited):
+            self._telling = asyncio.create_task(self._tell(waited))
+
+    def _begin(self) -> None:
+        self._renewals.hold(self._held)
+        self._rounds.join(self)
+        self.asked()
+
+    def _may_have_news(self, waited: timedelta) -> bool:
+        desktop = self._held.claimed.desktop
+        if desktop.phase is Phase.READY:
+            return True  # its guest has to be asked
+        news = meanwhile(desktop, None, self._clock.now(), self._rules.timings, waited)
+        return news is not None and news != (desktop.reason, desktop.detail)
+
+    async def _tell(self, waited: timedelta) -> None:
+        now = self._clock.now()
+        try:
+            known = meanwhile(self._held.claimed.desktop, await self._guest(), now, self._rules.timings, waited)
+            if known is None:
+                return
             told = await tell(self._store, self._held.claimed, *known, now)
-            self._held.claimed = replace(told, until=max(told.until, self._held.claimed.until))
+        except ClaimLost:
+            self._rounds.leave(self)
+            return
+        except StoreUnavailable:
+            return  # the next round tries again
+        self._held.claimed = replace(told, until=max(told.until, self._held.claimed.until))
 
     async def _guest(self) -> Guest | None:
         """Return the guest of a ready desktop; of others nobody asks here."""

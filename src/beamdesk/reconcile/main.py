@@ -24,6 +24,8 @@ BATCHES_APART_S = 2.0
 """While most passes are under way, those that only stand in line begin together, so often at least: their looks are shared."""
 CLAIMS_APART_S = 0.1
 """The store tells of every change, most of which make nothing due: so long after a claim nobody claims for such a hint."""
+REMINDED = timedelta(seconds=10)
+"""What this process put off by less, it comes back to on time; the rest at the next poll."""
 
 
 class Hint:
@@ -107,9 +109,9 @@ class _Loop:
         self._remind(due_at)
 
     def _remind(self, due_at: datetime | None) -> None:
-        """Wake up when this desktop is due again, if that is before the next poll; and now, because a place is free."""
+        """Wake up when this desktop is due again, if that is soon: polls are for others'; and now, because a place is free."""
         loop = asyncio.get_running_loop()
-        if due_at is not None and (left := due_at - self._clock.now()) < self._rules.poll:
+        if due_at is not None and (left := due_at - self._clock.now()) < REMINDED:
             loop.call_later(max(left.total_seconds(), 0.0), self._hint)
         if not self._free():
             loop.call_soon(self._hint)

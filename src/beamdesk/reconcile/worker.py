@@ -28,7 +28,7 @@ from beamdesk.ports.cloud import Cloud, ServerAccount, ServerMount, ServerSpec, 
 from beamdesk.ports.store import Claimed, Store
 from beamdesk.reconcile.apply import ClaimLost, apply_decision, follow_the_wait
 from beamdesk.reconcile.hints import hints_of
-from beamdesk.reconcile.keeping import Answers, Keeper
+from beamdesk.reconcile.keeping import Answers, Keeper, Rounds
 from beamdesk.reconcile.placing import Placer
 from beamdesk.reconcile.renewing import Renewals
 from beamdesk.reconcile.rules import ReconcileRules
@@ -51,6 +51,7 @@ class Worker:
         self._rules = rules
         self.answers = Answers()
         self._renewals = Renewals(store, clock, rules)
+        self._rounds = Rounds(self._renewals, rules.tick)
         self._calm = replace(rules.timings, calm=rules.calm)
         self._tells_news = isinstance(cloud, TellsNews)
         self._asking = asyncio.Lock()
@@ -71,7 +72,7 @@ class Worker:
     async def process(self, claimed: Claimed) -> datetime | None:
         """Do one pass; return when the desktop is due again, None when it is gone or somebody else's."""
         try:
-            async with Keeper(self._store, self._clock, self._rules, self.answers, self._renewals, claimed) as keeper:
+            async with self._keeper(claimed) as keeper:
                 observed = await self._observe(claimed.desktop)
                 keeper.looked()
                 decision = self._decide(claimed.desktop, observed)
@@ -82,6 +83,9 @@ class Worker:
         except ClaimLost:
             log.info("claim.lost", desktop=claimed.desktop.id)
             return None
+
+    def _keeper(self, claimed: Claimed) -> Keeper:
+        return Keeper(self._store, self._clock, self._rules, self.answers, self._renewals, self._rounds, claimed)
 
     def _decide(self, desktop: Desktop, observed: Observed) -> Decision:
         timings = self._calm if self._hears else self._rules.timings

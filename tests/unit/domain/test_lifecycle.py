@@ -17,8 +17,10 @@ from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.domain.lease import LeaseRules
 from beamdesk.domain.lifecycle import act_failed, decide
 from beamdesk.domain.server import Observation, Server, ServerStatus
+from beamdesk.pace import reconcile_rules
 from beamdesk.protocol.guest import Step as GuestStep
 from beamdesk.protocol.guest import StepName, StepState
+from beamdesk.settings import Settings
 from engine_kit import T0, make_desktop
 
 TIMINGS, LEASE = Timings(), LeaseRules()
@@ -212,6 +214,19 @@ def test_the_end_of_the_lease_is_announced_once_for_each_end() -> None:
     later = ends + timedelta(hours=3, minutes=31)
     extended = replace(warned.desktop, lease_ends_at=ends + timedelta(hours=4), last_active_at=later)
     assert look(extended, seen(server()), guest(seen_at=later), later).warnings == (EventKind.LEASE_WARNING,)
+
+
+def test_a_healthy_desktop_is_looked_at_seldom_in_a_cloud_and_soon_while_it_says_a_warning() -> None:
+    cloud = reconcile_rules(Settings(cloud="openstack")).timings
+    day, soon = T0 + timedelta(days=1), T0 + LEASE.idle_after - LEASE.idle_warn_before
+    ready = in_phase(Phase.READY, lease_ends_at=day, last_active_at=T0)
+
+    def due_in(desktop: Desktop, now: datetime, **used: Any) -> timedelta:
+        observed = Observed(seen(server()), guest(seen_at=now, **used))
+        return decide(desktop, observed, now, cloud, LEASE, 0.5).desktop.due_at - now
+
+    assert due_in(ready, T0) == timedelta(minutes=10)
+    assert due_in(replace(ready, idle_warned_at=soon), soon, input_idle_s=(soon - T0).total_seconds()) <= timedelta(minutes=1)
 
 
 def test_an_unused_desktop_is_warned_and_then_stopped() -> None:

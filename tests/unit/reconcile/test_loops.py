@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from beamdesk.adapters.fake.cloud import FakeCloud
 from beamdesk.adapters.fake.guest import FakeGuests
-from beamdesk.adapters.sql.store import SqlStore
+from beamdesk.adapters.sql.store import SqlStore, SqlTransaction
 from beamdesk.adapters.system import SystemClock, SystemSecrets
 from beamdesk.domain.desktop import Desktop, Phase, Reason
 from beamdesk.domain.events import EventKind
@@ -99,3 +102,36 @@ async def test_a_lost_server_is_noticed_and_made_again(engine: Engine) -> None:
     engine.cloud.kill(FIRST)
     assert await engine.told(Phase.REPAIRING, 10) == Reason.SERVER_LOST
     await engine.until(Phase.READY, 10)
+
+
+async def test_a_reconciler_with_nothing_to_do_takes_no_write_lock_and_still_hears_at_once(tmp_path: Path) -> None:
+    writes, wrote = 0, asyncio.Event()
+
+    class Counted(SqlStore):
+        @asynccontextmanager
+        async def begin(self, *, write: bool = False) -> AsyncIterator[SqlTransaction]:
+            nonlocal writes
+            writes += write
+            if write:
+                wrote.set()
+            async with super().begin(write=write) as tx:
+                yield tx
+
+    url, hour, clock, stop = f"sqlite+aiosqlite:///{tmp_path}/store.db", timedelta(hours=1), SystemClock(), asyncio.Event()
+    store, elsewhere = await Counted.open(url), await SqlStore.open(url)
+    await add_people(elsewhere)
+    rules = replace(ReconcileRules(), poll=timedelta(milliseconds=20), watchdog=hour, sweep=hour)
+    running = asyncio.create_task(run(store, FakeCloud(clock), clock, SystemSecrets(), rules, stop))
+    await asyncio.sleep(0.5)  # the watchdog and the sweeper have looked once
+    writes = 0
+    wrote.clear()
+    await asyncio.sleep(0.5)
+    assert writes == 0
+    async with elsewhere.begin(write=True) as tx:
+        await tx.desktops.insert(make_desktop(FIRST, clock.now()))
+    async with asyncio.timeout(5):
+        await wrote.wait()
+    stop.set()
+    await running
+    await store.close()
+    await elsewhere.close()

@@ -12,8 +12,12 @@ from beamdesk.adapters.openstack.records import NovaServer, Port
 from beamdesk.domain.ids import DesktopId
 from beamdesk.domain.server import Observation, Server, ServerStatus
 
-FRESH_S = 10.0
-"""So old news may be for memory to be told. Whatever changes meanwhile is in the next news, which wakes the desktop."""
+FRESH_S = 25.0
+"""So old news may be for memory to be told. Whatever changes meanwhile is in the next news, which wakes the desktop.
+
+Who asks gives a busy cloud ten seconds to answer: the last news is two answers and a pause old at most, while they come at all.
+With less, looks began whenever news took long, and news took longer for them.
+"""
 PAUSE_S = 2.5
 """So long nobody may have asked for news: who asks no more wakes nobody, and then memory is only old."""
 LOOK_S = 30.0
