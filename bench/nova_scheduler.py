@@ -73,6 +73,7 @@ def end_to_end(hosts: int, requests: int, rounds: int, folder: Path) -> None:
                         plane.restart("scheduler")
                         _round(plane, python, file, 6)  # warm: caches of cells, the first snapshot
                         measured = _round(plane, python, file, requests)
+                        print(f"round {number + 1} of {rounds}, {name}: done", flush=True)
                         for kind, values in measured.items():
                             results[name][kind].append(values)
             finally:
