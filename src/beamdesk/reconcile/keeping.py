@@ -108,15 +108,15 @@ class Keeper:
         self._answers = answers
         self._looks = True
         self._loop = asyncio.get_running_loop()
-        self._known_s = rules.timings.patience.total_seconds() if answers.silent else 0.0
-        self._since = self._loop.time() - self._known_s
+        known = rules.timings.patience if answers.silent else timedelta()
+        self._since = self._loop.time() - known.total_seconds()
+        self._first_s = 0.0 if known else rules.tick.total_seconds()  # most passes are over before the first tick
         self._stalls = False
         self._telling: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
-        first = 0.0 if self._known_s else self._rules.tick.total_seconds()  # most passes are over before the first tick
-        self._alarm = self._loop.call_later(first, self._begin)
+        self._alarm = self._loop.call_later(self._first_s, self._begin)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -15,6 +15,8 @@ from beamdesk.adapters.openstack.watch import FORGET_S, OVERLAP, TOGETHER, UNDAT
 from beamdesk.domain.errors import CloudUnavailable
 from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.domain.server import Observation, Server, ServerStatus
+from beamdesk.pace import reconcile_rules
+from beamdesk.settings import Settings
 
 pytestmark = pytest.mark.anyio
 T0 = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
@@ -377,3 +379,9 @@ async def test_a_watch_that_is_closed_leaves_nobody_waiting(watch: Watch, sight:
     for one in (asking, later):
         with pytest.raises(CloudUnavailable):
             await one
+
+
+def test_memory_is_told_as_long_as_a_busy_cloud_answers_at_all() -> None:
+    """Who asks for news waits twice the patience; the last may have taken as long, and a pause lies between them."""
+    times = reconcile_rules(Settings(cloud="openstack")).timings
+    assert timedelta(seconds=FRESH_S) > 2 * 2 * times.patience + times.poll
