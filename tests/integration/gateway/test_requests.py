@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from beamdesk.gateway.config import Limits
-from integration.gateway.stage import Stage, make_stage, read_answer
+from integration.gateway.stage import Stage, make_stage
+from integration.gateway.wire import read_answer
 
 pytestmark = pytest.mark.anyio
 

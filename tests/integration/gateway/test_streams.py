@@ -9,7 +9,8 @@ import pytest
 
 from beamdesk.adapters.demo.people import BOB
 from beamdesk.gateway.upstream import session_token
-from integration.gateway.stage import CANARY, MASTER, Stage, make_frame, put_ready_desktop, read_frame
+from integration.gateway.stage import CANARY, Stage, put_ready_desktop
+from integration.gateway.wire import MASTER, make_frame, read_frame
 
 pytestmark = pytest.mark.anyio
 

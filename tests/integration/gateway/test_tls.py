@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from integration.gateway.stage import Socket, Stage, make_stage, read_answer
+from integration.gateway.stage import Stage, make_stage
+from integration.gateway.wire import Socket, read_answer
 
 pytestmark = pytest.mark.anyio
 
