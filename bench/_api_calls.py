@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import requests
@@ -14,15 +15,16 @@ _ID = re.compile(r"/[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]
 
 
 class Calls:
-    """A count that goes on until the process ends. ``services``: port -> name."""
+    """A count. ``services``: port -> name."""
 
     def __init__(self, services: Mapping[int, str]) -> None:
         self._services = services
         self._lock = threading.Lock()
         self.count: Counter[str] = Counter()
 
-    def watch(self) -> None:
-        """Count from now on."""
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Count within."""
         send = requests.adapters.HTTPAdapter.send
 
         def counted(adapter: Any, request: requests.PreparedRequest, *args: Any, **more: Any) -> requests.Response:
@@ -30,6 +32,10 @@ class Calls:
             return send(adapter, request, *args, **more)
 
         requests.adapters.HTTPAdapter.send = counted  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            requests.adapters.HTTPAdapter.send = send  # type: ignore[method-assign]
 
     def _note(self, request: requests.PreparedRequest) -> None:
         address = str(request.url).partition("://")[2]

@@ -100,29 +100,33 @@ def launched_at(record: Mapping[str, Any]) -> float | None:
     return datetime.fromisoformat(told[:19]).replace(tzinfo=UTC).timestamp() if told else None
 
 
-def compare(bare: Sequence[Storm], ours: Storm) -> list[str]:
-    """Say what Beamdesk adds to the mean of the bare storms; the bare ones' own spread tells how much of it is noise."""
+def compare(bare: Sequence[Storm], ours: Sequence[Storm]) -> list[str]:
+    """Say what Beamdesk's storms add to the bare ones, in the mean; by how much storms of one client differ tells what is noise."""
 
     def mean(values: Sequence[float]) -> float:
         return sum(values) / len(values)
 
-    def spread(values: Sequence[float]) -> float:
-        return max(values) - min(values)
+    def noise(theirs: Sequence[float], mine: Sequence[float], unit: str) -> str:
+        if len(theirs) == len(mine) == 1:
+            return "one storm of each: how much of it is noise is not known"
+        share = 100 / mean(theirs) if unit == "%" else 1
+        return f"storms of one client differ by {max(max(one) - min(one) for one in (theirs, mine)) * share:.1f} {unit}"
 
-    nova, cloud = [one.nova_s for one in bare], [one.cloud_s for one in bare]
-    client = mean([one.client_cpu_s for one in bare])
     lines = []
     for percent in (50, 99):
-        theirs = [percentile(one.up_s, percent) for one in bare]
-        added = percentile(ours.up_s, percent) - mean(theirs)
-        lines.append(f"up at p{percent}: {added:+.1f} s (bare {mean(theirs):.1f} s, its runs differ by {spread(theirs):.1f} s)")
-    base, more = mean(nova), ours.nova_s - mean(nova)
-    noise, all_noise, all_base = spread(nova) / base, spread(cloud) / mean(cloud), mean(cloud)
-    whole = more + ours.client_cpu_s
+        theirs, times = ([percentile(one.up_s, percent) for one in storms] for storms in (bare, ours))
+        told = f"bare {mean(theirs):.1f} s, {noise(theirs, times, 's')}"
+        lines.append(f"up at p{percent}: {mean(times) - mean(theirs):+.1f} s ({told})")
+    nova, nova_ours = [one.nova_s for one in bare], [one.nova_s for one in ours]
+    cloud, cloud_ours = [one.cloud_s for one in bare], [one.cloud_s for one in ours]
+    client, own = mean([one.client_cpu_s for one in bare]), mean([one.client_cpu_s for one in ours])
+    base, all_base = mean(nova), mean(cloud)
+    more = mean(nova_ours) - base
+    in_all, cloud_more = (more + own) / base, mean(cloud_ours) / all_base - 1
     return [
         *lines,
-        f"Nova's and Placement's CPU: {more / base:+.1%} (bare {base:.1f} CPU-s, its runs differ by {noise:.1%})",
-        f"OpenStack's CPU in all: {ours.cloud_s / all_base - 1:+.1%} (bare {all_base:.1f} CPU-s, they differ by {all_noise:.1%})",
-        f"Beamdesk's own CPU beside Nova's and Placement's: {ours.client_cpu_s / base:.1%} (bare script {client / base:.1%})",
-        f"Beamdesk adds in all: {whole / base:+.1%} of Nova's and Placement's CPU, {(whole - client) / base:+.1%} over the script",
+        f"Nova's and Placement's CPU: {more / base:+.1%} (bare {base:.1f} CPU-s, {noise(nova, nova_ours, '%')})",
+        f"OpenStack's CPU in all: {cloud_more:+.1%} (bare {all_base:.1f} CPU-s, {noise(cloud, cloud_ours, '%')})",
+        f"Beamdesk's own CPU beside Nova's and Placement's: {own / base:.1%} (bare script {client / base:.1%})",
+        f"Beamdesk adds in all: {in_all:+.1%} of Nova's and Placement's CPU, {in_all - client / base:+.1%} over the script",
     ]

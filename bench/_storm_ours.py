@@ -57,19 +57,19 @@ def configure(clouds_yaml: Path, network: str) -> OpenStackConfig:
 async def reconcile(url: str, deployment: str, clouds: str, network: str, services: dict[str, str], counts: str) -> None:
     """Be the reconciler's process until SIGTERM; SIGUSR1 writes to ``counts`` how many requests it sent."""
     calls = Calls({int(port): name for port, name in services.items()})
-    calls.watch()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGUSR1, lambda: _write(Path(counts), calls))
     store = await SqlStore.open(url)
     cloud = OpenStackCloud(configure(Path(clouds), network), deployment)
-    _write(Path(counts), calls)  # says that it is there
-    try:
-        await run(store, cloud, SystemClock(), SystemSecrets(), rules(), stop)
-    finally:
-        await cloud.close()
-        await store.close()
+    with calls.watched():
+        _write(Path(counts), calls)  # says that it is there
+        try:
+            await run(store, cloud, SystemClock(), SystemSecrets(), rules(), stop)
+        finally:
+            await cloud.close()
+            await store.close()
 
 
 def _write(path: Path, calls: Calls) -> None:

@@ -1,11 +1,12 @@
 """A storm of desktops on a real OpenStack with simulated hosts: what Beamdesk adds to what a bare script costs, in one run.
 
-``python -m bench.openstack [--hosts 250] [--desktops 500]`` brings the control plane up, lets a bare script of the SDK and Beamdesk
-(store, reconciler in a process of its own, driver) warm it up alike, and then make the same servers in turn: bare, Beamdesk, bare.
-It prints when each server was up, the CPU seconds of OpenStack's services (beyond those at rest) and of the clients until the
-last one was, and how many API calls were sent. The script's servers are like Beamdesk's; turns that are *lean* make plain ones.
-Beamdesk is compared with the mean of the bare storms; what those differ by is the noise. ``--every 4``: not a storm but a busy
-morning, one desktop every four seconds. True on a quiet machine only: the load is printed beside each figure.
+``python -m bench.openstack [--hosts 250] [--desktops 500]`` lets a bare script of the SDK and Beamdesk (store, reconciler in a
+process of its own, driver) make the same servers in turn: bare, Beamdesk, bare. Each turn has a new control plane, because one
+that made and deleted hundreds of servers is slower; both clients warm it up alike. It prints when each server was up, the CPU
+seconds of OpenStack's services (beyond those at rest) and of the clients until the last one was, and how many API calls were
+sent. The script's servers are like Beamdesk's; turns that are *lean* make plain ones. The means of each client's storms are
+compared; what they differ by is the noise. ``--every 4``: not a storm but a busy morning, one desktop every four seconds. True
+on a quiet machine only: the load is printed beside each figure.
 """
 
 from __future__ import annotations
@@ -52,32 +53,42 @@ async def _storm(
 ) -> Storm:
     if name == "beamdesk":
         return await ours(plane, world, orders(desktops), calls, folder, LIMIT_S, every_s)
-    storm = await asyncio.to_thread(bare, plane, world, orders(desktops), calls, LIMIT_S, every_s, lean=name == "lean")
-    await asyncio.to_thread(clear, plane, world)
-    return storm
+    return await asyncio.to_thread(bare, plane, world, orders(desktops), calls, LIMIT_S, every_s, lean=name == "lean")
 
 
-async def measure(arguments: argparse.Namespace, plane: ControlPlane, folder: Path) -> None:
-    """Run the storms and print what they gave."""
+async def turn(name: str, arguments: argparse.Namespace, plane: ControlPlane, folder: Path) -> Storm:
+    """Let both clients warm the cloud up, then one make the storm; return what it cost beyond the cloud's rest."""
     calls = Calls({port: name for name, port in plane.layout.ports.items()})
-    calls.watch()
-    async with open_world(plane, plane.clouds_yaml, folder, homes=Homes(), timeout_s=10) as world:
-        for name in ("bare", "beamdesk") if arguments.warm_up else ():
-            await _storm(name, plane, world, arguments.warm_up, calls, folder)
-        rest = await _at_rest(plane)
-        idle = f"OpenStack at rest: {sum(rest.values()):.2f} CPU-s a second, taken off below"
-        print(f"{idle} (load {load():.1f} on {os.cpu_count()} CPUs)", flush=True)
-        storms: list[Storm] = []
-        for name in arguments.turns:
-            storm = (await _storm(name, plane, world, arguments.desktops, calls, folder, arguments.every)).above(rest)
-            storm.print(calls=sum(one.name == name for one in storms) == 0)
-            storms.append(storm)
-        ran = [one for one in storms if one.name == "beamdesk"]
-        scripts = [one for one in storms if one.name == "bare"]
-        if ran and scripts:
-            print("\n".join(["Beamdesk beside the bare script:", *compare(scripts, ran[0])]), flush=True)
-        await world.nothing_left()
-        print("nothing is left in the cloud")
+    with calls.watched():
+        async with open_world(plane, plane.clouds_yaml, folder, homes=Homes(), timeout_s=10) as world:
+            for warm in ("bare", "beamdesk") if arguments.warm_up else ():
+                await _storm(warm, plane, world, arguments.warm_up, calls, folder)
+                await asyncio.to_thread(clear, plane, world)
+            rest = await _at_rest(plane)
+            idle = f"OpenStack at rest: {sum(rest.values()):.2f} CPU-s a second, taken off below"
+            print(f"{idle} (load {load():.1f} on {os.cpu_count()} CPUs)", flush=True)
+            storm = await _storm(name, plane, world, arguments.desktops, calls, folder, arguments.every)
+            if name != "beamdesk" and arguments.state is not None:
+                await asyncio.to_thread(clear, plane, world)
+            if name == "beamdesk" or arguments.state is not None:
+                await world.nothing_left()
+    return storm.above(rest)
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> None:
+    """Run the storms, each on a cloud in the same state, and print what they gave."""
+    storms: list[Storm] = []
+    for number, name in enumerate(arguments.turns):
+        place = folder / str(number)
+        place.mkdir()
+        with cloud(arguments, place) as plane:
+            storm = asyncio.run(turn(name, arguments, plane, place))
+        storm.print(calls=all(one.name != name for one in storms))
+        storms.append(storm)
+    ran, scripts = ([one for one in storms if one.name == name] for name in ("beamdesk", "bare"))
+    if ran and scripts:
+        print("\n".join(["Beamdesk beside the bare script:", *compare(scripts, ran)]), flush=True)
+    print("Beamdesk left nothing in the cloud")
 
 
 async def _at_rest(plane: ControlPlane) -> Counter[str]:
@@ -107,7 +118,7 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=0.0, help="seconds between two desktops; 0: all at once")
     parser.add_argument("--warm-up", type=int, default=20, help="desktops of the storms before those that count")
     parser.add_argument("--turns", nargs="+", choices=("bare", "beamdesk", "lean"), default=TURNS)
-    parser.add_argument("--state", type=Path, help="the folder of a control plane that runs")
+    parser.add_argument("--state", type=Path, help="the folder of a control plane that runs, for all turns")
     parser.add_argument("--reconcile", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.reconcile:
@@ -115,8 +126,8 @@ def main() -> None:
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started ends with this
     begun = time.time()
-    with tempfile.TemporaryDirectory(prefix="beamdesk-bench-") as scratch, cloud(arguments, Path(scratch)) as plane:
-        asyncio.run(measure(arguments, plane, Path(scratch)))
+    with tempfile.TemporaryDirectory(prefix="beamdesk-bench-") as scratch:
+        measure(arguments, Path(scratch))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{time.time() - begun:.0f} s in all; peak memory of this client {peak:.0f} MiB")
 
