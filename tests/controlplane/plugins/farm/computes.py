@@ -21,7 +21,6 @@ from nova.objects import base as objects_base  # noqa: E402
 from oslo_log import log as logging  # noqa: E402
 from oslo_privsep import priv_context  # noqa: E402
 
-from farm import driver  # noqa: E402
 from nova import config, objects, service, utils  # noqa: E402
 
 
@@ -29,6 +28,9 @@ def main():
     """Do what nova.cmd.compute does, once, and start a service for each host."""
     first, count = int(sys.argv[1]), int(sys.argv[2])
     config.parse_args(["nova-compute", *sys.argv[3:]])
+    # it imports nova.compute.manager, whose periodic tasks take their pauses from the configuration when they are defined
+    from farm import driver
+
     conf = nova.conf.CONF
     logging.setup(conf, "nova")
     priv_context.init(root_helper=shlex.split(utils.get_root_helper()))
