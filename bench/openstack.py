@@ -61,17 +61,19 @@ async def turn(name: str, arguments: argparse.Namespace, plane: ControlPlane, fo
     calls = Calls({port: name for name, port in plane.layout.ports.items()})
     with calls.watched():
         async with open_world(plane, plane.clouds_yaml, folder, homes=Homes(), timeout_s=10) as world:
-            for warm in ("bare", "beamdesk") if arguments.warm_up else ():
-                await _storm(warm, plane, world, arguments.warm_up, calls, folder)
+            if arguments.warm_up:
+                await _storm("bare", plane, world, arguments.warm_up, calls, folder)
                 await asyncio.to_thread(clear, plane, world)
+                await _storm("beamdesk", plane, world, arguments.warm_up, calls, folder)  # deletes its own
             rest = await _at_rest(plane)
             idle = f"OpenStack at rest: {sum(rest.values()):.2f} CPU-s a second, taken off below"
             print(f"{idle} (load {load():.1f} on {os.cpu_count()} CPUs)", flush=True)
             storm = await _storm(name, plane, world, arguments.desktops, calls, folder, arguments.every)
-            if name != "beamdesk" and arguments.state is not None:
-                await asyncio.to_thread(clear, plane, world)
-            if name == "beamdesk" or arguments.state is not None:
+            if name == "beamdesk":
                 await world.nothing_left()
+                print("Beamdesk left nothing in the cloud", flush=True)
+            elif arguments.state is not None:  # a cloud of its own ends with the turn
+                await asyncio.to_thread(clear, plane, world)
     return storm.above(rest)
 
 
@@ -88,7 +90,6 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
     ran, scripts = ([one for one in storms if one.name == name] for name in ("beamdesk", "bare"))
     if ran and scripts:
         print("\n".join(["Beamdesk beside the bare script:", *compare(scripts, ran)]), flush=True)
-    print("Beamdesk left nothing in the cloud")
 
 
 async def _at_rest(plane: ControlPlane) -> Counter[str]:

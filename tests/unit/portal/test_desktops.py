@@ -276,6 +276,7 @@ async def test_somebody_without_experiment_is_told_what_to_do(browse: Browse) ->
     async with browse("olga") as client:
         page = await client.get("/desktops/new")
     assert "You are not in the team of an experiment yet" in text(page)
+    assert "change what you like" not in text(page), "there is nothing to change"
 
 
 async def test_before_images_are_built_the_page_says_so(browse: Browse, app: App) -> None:
