@@ -85,7 +85,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
         place.mkdir()
         with cloud(arguments, place) as plane:
             storm = asyncio.run(turn(name, arguments, plane, place))
-        storm.print(calls=all(one.name != name for one in storms))
+            storm.print(calls=all(one.name != name for one in storms))
         storms.append(storm)
     ran, scripts = ([one for one in storms if one.name == name] for name in ("beamdesk", "bare"))
     if ran and scripts:
