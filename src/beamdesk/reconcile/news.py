@@ -20,6 +20,9 @@ from beamdesk.reconcile.rules import ReconcileRules
 
 log = structlog.get_logger("beamdesk.reconcile")
 
+BUSY = 6
+"""News may take so many times people's patience while others get answers. To look at everything then is what keeps a cloud busy."""
+
 
 class NewsReader:
     """Reads the news of one cloud. ``answers.uninformed`` tells the passes that it does not come."""
@@ -57,9 +60,10 @@ class NewsReader:
         patience_s = self._rules.timings.patience.total_seconds()
         asking = asyncio.create_task(self._cloud.server_news())
         try:
-            await asyncio.wait({asking}, timeout=patience_s)
-            if not asking.done() and self._answers.comes(patience_s):  # it is only busy
+            for _wait in range(BUSY):
                 await asyncio.wait({asking}, timeout=patience_s)
+                if asking.done() or not self._answers.comes(patience_s):
+                    break  # as long as others get answers it is only busy
             if not asking.done():
                 self._answers.silent = True  # passes say so at once
                 raise CloudUnavailable("The cloud does not tell what changed in time.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +17,7 @@ from beamdesk.domain.errors import CloudUnavailable
 from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.domain.server import Observation, Server, ServerStatus
 from beamdesk.pace import reconcile_rules
+from beamdesk.reconcile.news import BUSY
 from beamdesk.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -55,16 +57,16 @@ class Sight:
         if self.down:
             raise CloudUnavailable("down")
 
-    def _port(self, server: NovaServer) -> Port:
+    def port_of(self, server: NovaServer) -> Port:
         return Port(f"p-{server.uuid}", server.name, server.uuid, "10.0.0.9", frozenset(), "")
 
     async def together(self, desktop_ids: frozenset[DesktopId]) -> Look:
         await self._ask("look")
         assert len(desktop_ids) <= TOGETHER
         mine = {one: [it for it in self.servers.values() if self.desktop_of(it) == one] for one in desktop_ids}
-        seen = {one: Observation(tuple(self.describe(it, self._port(it)) for it in its)) for one, its in mine.items()}
+        seen = {one: Observation(tuple(self.describe(it, self.port_of(it)) for it in its)) for one, its in mine.items()}
         servers = tuple(server for its in mine.values() for server in its)
-        return Look(seen, servers, () if self.portless else tuple(self._port(server) for server in servers))
+        return Look(seen, servers, () if self.portless else tuple(self.port_of(server) for server in servers))
 
     async def changed(self, since: datetime) -> tuple[tuple[NovaServer, ...], datetime | None]:
         await self._ask("news")
@@ -164,14 +166,15 @@ async def test_without_news_nothing_is_told_from_memory(watch: Watch, sight: Sig
 
 
 async def test_news_that_takes_long_does_not_make_memory_old_at_once(watch: Watch, sight: Sight, clock: Time) -> None:
-    sight.put(ONE)
+    sight.put(ONE, "BUILD")
     await informed(watch, ONE)
+    before = sight.asked["look"]
     sight.hold = asyncio.Event()
     asking = asyncio.create_task(watch.news())
     await asyncio.sleep(0)
     clock.now += FRESH_S - 0.1
     (seen,) = await ask(watch, ONE)
-    assert (len(seen.servers), sight.asked["look"]) == (1, 1)
+    assert (len(seen.servers), sight.asked["look"]) == (1, before)
     sight.hold.set()
     await asking
 
@@ -382,6 +385,133 @@ async def test_a_watch_that_is_closed_leaves_nobody_waiting(watch: Watch, sight:
 
 
 def test_memory_is_told_as_long_as_a_busy_cloud_answers_at_all() -> None:
-    """Who asks for news waits twice the patience; the last may have taken as long, and a pause lies between them."""
+    """Who asks for news waits so many times the patience; the last may have taken as long, and a pause lies between them."""
     times = reconcile_rules(Settings(cloud="openstack")).timings
-    assert timedelta(seconds=FRESH_S) > 2 * 2 * times.patience + times.poll
+    assert timedelta(seconds=FRESH_S) > 2 * BUSY * times.patience + times.poll
+
+
+def test_who_is_being_built_is_told_from_memory_from_one_list_of_everything_to_the_next() -> None:
+    """A list may take a while: what it shows is as old as its beginning when the next one is there."""
+    assert timedelta(seconds=BUILD_LOOK_S) > 1.5 * reconcile_rules(Settings(cloud="openstack")).sweep
+
+
+async def list_everything(watch: Watch, sight: Sight, meanwhile: Callable[[], Awaitable[object]] | None = None) -> None:
+    """List what is there now; the answer comes after ``meanwhile``."""
+
+    async def ask() -> tuple[list[NovaServer], list[Port]]:
+        servers = list(sight.servers.values())
+        ports = [] if sight.portless else [sight.port_of(server) for server in servers]
+        if meanwhile is not None:
+            await meanwhile()
+        return servers, ports
+
+    await watch.listing(ask)
+
+
+async def test_who_is_in_a_list_of_everything_is_looked_at_no_more(watch: Watch, sight: Sight, clock: Time) -> None:
+    for one in MANY:
+        sight.put(one, "BUILD")
+    await informed(watch, *MANY)
+    before = sight.asked["look"]
+    for _minute in range(5):
+        clock.now += 60
+        await list_everything(watch, sight)
+        await watch.news()
+        seen = await ask(watch, *MANY)
+        assert all(len(one.servers) == 1 for one in seen)
+    assert sight.asked["look"] == before
+
+
+async def test_a_list_tells_what_nova_does_not_date(watch: Watch, sight: Sight, clock: Time) -> None:
+    sight.put(ONE, "BUILD")
+    await informed(watch, ONE)
+    before = sight.asked["look"]
+    clock.now += 60
+    sight.put(ONE, "ACTIVE", dated=False)
+    await list_everything(watch, sight)
+    await watch.news()
+    (seen,) = await ask(watch, ONE)
+    assert (seen.servers[0].status, sight.asked["look"]) == (ServerStatus.ACTIVE, before)
+
+
+async def test_a_list_does_not_bring_back_what_was_seen_to_go_meanwhile(watch: Watch, sight: Sight, clock: Time) -> None:
+    sight.put(ONE, "BUILD")
+    await informed(watch, ONE)
+
+    async def meanwhile() -> None:
+        clock.now += 10
+        sight.gone(ONE)
+        await watch.news()
+
+    await list_everything(watch, sight, meanwhile)
+    assert (await ask(watch, ONE))[0].servers == ()
+
+
+async def test_a_list_does_not_undo_what_news_told_meanwhile(watch: Watch, sight: Sight, clock: Time) -> None:
+    sight.put(ONE, "BUILD")
+    await informed(watch, ONE)
+    before = sight.asked["look"]
+
+    async def meanwhile() -> None:
+        clock.now += 10
+        sight.put(ONE, "ACTIVE")
+        await watch.news()
+
+    await list_everything(watch, sight, meanwhile)
+    (seen,) = await ask(watch, ONE)
+    assert (seen.servers[0].status, sight.asked["look"]) == (ServerStatus.ACTIVE, before)
+
+
+async def test_an_older_record_in_a_list_does_not_replace_a_newer_one(watch: Watch, sight: Sight, clock: Time) -> None:
+    sight.put(ONE, "ACTIVE")
+    await informed(watch, ONE)
+    before = sight.asked["look"]
+    clock.now += 1
+    late = sight.servers[f"u-{ONE}"]
+    sight.servers[late.uuid] = replace(late, raw_status="BUILD", updated_at=T0)
+    await list_everything(watch, sight)
+    assert (await ask(watch, ONE))[0].servers[0].status is ServerStatus.ACTIVE
+    assert sight.asked["look"] == before
+
+
+async def test_a_list_proves_nothing_of_what_was_ordered_since_it_began(watch: Watch, sight: Sight, clock: Time) -> None:
+    sight.put(ONE)
+    await informed(watch, ONE)
+    before = sight.asked["look"]
+
+    async def meanwhile() -> None:
+        clock.now += 1
+        watch.wrote(ONE)
+
+    await list_everything(watch, sight, meanwhile)
+    await ask(watch, ONE)
+    assert sight.asked["look"] == before + 1
+
+
+async def test_what_a_list_leaves_out_is_looked_for(watch: Watch, sight: Sight, clock: Time) -> None:
+    sight.put(ONE, "BUILD")
+    await informed(watch, ONE)
+    before = sight.asked["look"]
+    del sight.servers[f"u-{ONE}"]
+    for _while in range(3):
+        clock.now += 50
+        await list_everything(watch, sight)
+        await watch.news()
+    assert (await ask(watch, ONE))[0].servers == ()
+    assert sight.asked["look"] == before + 1
+
+
+async def test_of_two_servers_that_were_known_a_list_of_one_proves_nothing(watch: Watch, sight: Sight, clock: Time) -> None:
+    sight.put(ONE, "BUILD")
+    second = replace(sight.servers[f"u-{ONE}"], uuid="u-second")
+    sight.servers[second.uuid] = second
+    await informed(watch, ONE)
+    await watch.look(ONE)
+    before = sight.asked["look"]
+    del sight.servers[second.uuid]
+    for _while in range(3):
+        clock.now += 50
+        await list_everything(watch, sight)
+        await watch.news()
+    assert len((await ask(watch, ONE))[0].servers) == 1
+    assert sight.asked["look"] == before + 1

@@ -41,6 +41,7 @@ class TellingCloud(FakeCloud):
         self.looks = 0
         self.told = 0
         self.silent = False
+        self.takes_s = 0.0
         self.away = False
         self.firsts: list[bool] = []
         self._last: dict[str, tuple[DesktopId, ServerStatus]] = {}
@@ -57,8 +58,7 @@ class TellingCloud(FakeCloud):
         self.told += 1
         if self.away:
             raise CloudUnavailable("The fake cloud tells no news.")
-        if self.silent:
-            await asyncio.sleep(3600)
+        await asyncio.sleep(3600 if self.silent else self.takes_s)
         now = {str(one.id): (one.desktop_id, one.status) for one in (await self.list_servers()).servers}
         other = {state[0] for key, state in {**self._last, **now}.items() if self._last.get(key) != now.get(key)}
         self._last = now
@@ -118,6 +118,26 @@ async def test_a_cloud_that_never_answers_is_known_to_be_silent(store: SqlStore)
     hasty = replace(RULES, timings=replace(RULES.timings, patience=timedelta(milliseconds=10)))
     await reader(store, cloud, answers, hasty).read()
     assert (answers.uninformed, answers.silent) == (True, True)
+
+
+@pytest.mark.parametrize(("others", "away"), [(True, False), (False, True)], ids=["others get answers", "nobody gets an answer"])
+async def test_news_that_takes_long_is_away_only_when_nobody_gets_an_answer(store: SqlStore, others: bool, away: bool) -> None:
+    """To look at everything because a question takes long keeps a busy cloud busy."""
+    cloud, answers = TellingCloud(), Answers()
+    await insert(store, make_desktop(NAMES[0], phase=Phase.BOOTING, due_at=LATER))
+    cloud.takes_s = 0.35
+    hasty = replace(RULES, timings=replace(RULES.timings, patience=timedelta(seconds=0.1)))
+    news = reader(store, cloud, answers, hasty)
+
+    async def answer() -> None:
+        while others:
+            answers.got_one()
+            await asyncio.sleep(0.01)
+
+    answering = asyncio.create_task(answer())
+    await news.read()
+    answering.cancel()
+    assert (answers.uninformed, answers.silent) == (away, away)
 
 
 @pytest.mark.parametrize(

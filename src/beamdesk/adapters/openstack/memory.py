@@ -12,18 +12,18 @@ from beamdesk.adapters.openstack.records import NovaServer, Port
 from beamdesk.domain.ids import DesktopId
 from beamdesk.domain.server import Observation, Server, ServerStatus
 
-FRESH_S = 25.0
+FRESH_S = 65.0
 """So old news may be for memory to be told. Whatever changes meanwhile is in the next news, which wakes the desktop.
 
-Who asks gives a busy cloud ten seconds to answer: the last news is two answers and a pause old at most, while they come at all.
+Who asks gives a busy cloud half a minute to answer: the last news is two answers and a pause old at most, while they come at all.
 With less, looks began whenever news took long, and news took longer for them.
 """
 PAUSE_S = 2.5
 """So long nobody may have asked for news: who asks no more wakes nobody, and then memory is only old."""
 LOOK_S = 30.0
 """So long a server that nobody saw is told from memory: what Nova does not date is in no news."""
-BUILD_LOOK_S = 90.0
-"""The same while it is being built: nothing is ordered meanwhile, and how a build ends is dated."""
+BUILD_LOOK_S = 120.0
+"""The same while it is being built: nothing is ordered meanwhile, and how a build ends is dated. Longer than from list to list."""
 ABSENT_S = 15.0
 """So long a look that found nothing is worth to who makes the server; the port keeps a second one off (decision 95)."""
 _TOLD = (ServerStatus.BUILD, ServerStatus.ACTIVE)
@@ -117,6 +117,30 @@ class Memory:
         for desktop_id, seen in observations.items():
             if seen.complete and not seen.servers and desktop_id not in taken:
                 self._absent[desktop_id] = begun
+
+    def listed(self, servers: Iterable[NovaServer], ports: Iterable[Port], begun: float) -> None:
+        """Remember a list of everything that began then, so that nobody looks at what is in it one by one.
+
+        It proves that a server was there; it is no news, and proves nothing of what is missing, was seen since or ordered since.
+        """
+        self._make_room()
+        there = tuple(servers)
+        uuids = {server.uuid for server in there}
+        for server in there:
+            desktop_id = self._reader.desktop_of(server)
+            if desktop_id is None or server.uuid in self._gone or self._knows_better(desktop_id, server, begun):
+                continue
+            self._put(server)
+            if self._of[desktop_id] <= uuids:
+                self._seen[desktop_id] = begun
+        self._ports.update({port.device: port for port in ports if port.device in self._servers})
+
+    def _knows_better(self, desktop_id: DesktopId, server: NovaServer, begun: float) -> bool:
+        if max(self._seen.get(desktop_id, float("-inf")), self._wrote.get(desktop_id, float("-inf"))) >= begun:
+            return True
+        before = self._servers.get(server.uuid)
+        dates = (before.updated_at, server.updated_at) if before is not None else (None, None)
+        return dates[0] is not None and (dates[1] is None or dates[1] < dates[0])
 
     def learn(self, servers: Iterable[NovaServer], begun: float, now: float) -> frozenset[DesktopId]:
         """Remember news that was asked for then; return the desktops whose server looks other than before."""

@@ -70,8 +70,11 @@ class PlaceDriver:
 
     async def observe_all(self) -> Observation:
         """Return all servers, by two lists: Nova's by tag and Neutron's by description."""
-        servers, ports = await asyncio.gather(self.servers.listed(), self.ports.listed())
-        return await self._joined(servers, ports)
+
+        async def ask() -> tuple[Sequence[NovaServer], Sequence[Port]]:
+            return await asyncio.gather(self.servers.listed(), self.ports.listed())
+
+        return await self._joined(*await self.watch.listing(ask))
 
     async def look(self, desktop_ids: frozenset[DesktopId]) -> Look:
         """Return the servers of some desktops, by two lists, however many desktops."""

@@ -3,7 +3,8 @@
 Two ways to know of a server (decisions 96 and 140). A *look* is a direct answer: it lists the servers and ports of up to `TOGETHER`
 desktops with one request each; questions that come while one is under way wait for the next. *News* is one request for what changed
 since the last (``changes-since``), whatever the number of desktops; it is asked for once a second while something moves, and
-remembered.
+remembered. A *list* of everything, which the sweeper asks for once a minute, is remembered too, so that servers which take long to
+build are not looked at one by one.
 
 Truth: a question is answered from memory only while news is `FRESH_S` young, only of a server that was itself seen within `LOOK_S`,
 and never about what this process has written since. Absence never comes from memory: who has no known server is looked for.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -131,6 +132,19 @@ class Watch:
             other = self._memory.learn(servers, begun, self._monotonic())
             self._move_on(servers, clock, asked)
         return News(other, everything)
+
+    async def listing(
+        self, ask: Callable[[], Awaitable[tuple[Sequence[NovaServer], Sequence[Port]]]]
+    ) -> tuple[Sequence[NovaServer], Sequence[Port]]:
+        """Return a list of everything, servers and ports, and remember who is in it.
+
+        Raises:
+            CloudError: there was no list.
+        """
+        begun = self._monotonic()
+        servers, ports = await ask()
+        self._memory.listed(servers, ports, begun)
+        return servers, ports
 
     def made(self, desktop_id: DesktopId, server: NovaServer, port: Port) -> None:
         """Remember a server that this process made under the desktop's lock: there is no other, and news will tell of it."""
