@@ -16,7 +16,7 @@ from .processes import ControlPlaneError
 
 PYTHON = Path("/usr/bin/python3")
 LOCK = HERE / "requirements.lock"
-PROGRAMS = ("mariadbd", "mariadb-install-db", "mariadb", "epmd", "/usr/lib/rabbitmq/bin/rabbitmq-server", "setpriv")
+PROGRAMS = ("mariadbd", "mariadb-install-db", "mariadb", "epmd", "/usr/lib/rabbitmq/bin/rabbitmq-server")
 _PLUGINS = {"neutron.ml2.mechanism_drivers": "anyport = farm.anyport:AnyPort"}
 
 

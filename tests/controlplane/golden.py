@@ -60,6 +60,7 @@ def _make(folder: Path, venv: Path, say: Callable[[str], None]) -> None:
         finally:
             processes.stop(*(name for name in processes.names() if name != "mysql"))
             processes.stop("mysql", timeout_s=120)
+            processes.close()
         unfinished = folder.with_name("unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)

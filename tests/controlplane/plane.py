@@ -221,13 +221,22 @@ class ControlPlane:
         # A compute that asks before the conductor listens loses its first RPC timeout.
         asked = "select count(*) from nova_cell1.services where `binary` = 'nova-conductor' and report_count > 0"
         wait_for(lambda: database.query(self.layout, asked).strip() != "0", "the conductor")
+        self.start(*(name for name in names if name in APIS))
+        self._ask_alone()
         self._say("the conductor is up; starting hosts")
-        self.start(*(name for name in names if name in APIS), *computes)
+        self.start(*computes)
         wait_for(self._hosts_known, "the hosts in Placement and in their cell", 120 + 3 * self.options.known_hosts)
         if self.options.volumes:
             wait_for(lambda: self._volumes_up(begun), "a backend for volumes that the scheduler knows")
-        # Neutron learns of some attributes of ports with its first query, and a list of ports fails before it makes one.
+
+    def _ask_alone(self) -> None:
+        """Ask what a service prepares itself for with the first question; others that come at that moment are refused.
+
+        Keystone reads its policy with the first token that it validates: a host that asks Placement meanwhile is told 503, and
+        Nova tries again when its next periodic task is due. Neutron learns of some attributes of ports with its first query.
+        """
         with self.connect() as admin:
+            admin.placement.get("/resource_classes").raise_for_status()
             list(admin.network.networks())
 
     def _hosts_up(self) -> set[str]:
@@ -264,6 +273,7 @@ class ControlPlane:
         processes.stop(*(name for name in processes.names() if name not in last))
         for name in last:
             processes.stop(name)
+        processes.close()
         self._processes = self._services = None
 
     def remove(self) -> None:

@@ -38,6 +38,8 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """Do one run. A cloud that does not answer ends the run."""
+        async with self._store.begin() as tx:
+            there = await tx.desktops.known_ids()  # what goes during the run goes in order, though it may still be listed
         try:
             observation = await self._cloud.list_servers()
             homes = await self._cloud.list_homes()
@@ -48,7 +50,7 @@ class Sweeper:
         async with self._store.begin() as tx:
             phases = await tx.desktops.phases()
             strangers = {server.desktop_id for server in observation.servers} | set(homes)
-            strangers -= phases.keys()
+            strangers -= phases.keys() | there
             removed = await tx.desktops.removed_among(frozenset(strangers))
         await self._wake_drifted(observation, phases)
         if observation.complete:

@@ -434,6 +434,18 @@ async def test_a_list_tells_what_nova_does_not_date(watch: Watch, sight: Sight, 
     assert (seen.servers[0].status, sight.asked["look"]) == (ServerStatus.ACTIVE, before)
 
 
+async def test_what_a_list_saw_first_is_told_with_the_next_news(watch: Watch, sight: Sight, clock: Time) -> None:
+    """The desktop waits for news: who lists everything asks for another reason."""
+    sight.put(ONE, "BUILD")
+    await informed(watch, ONE, OTHER)
+    clock.now += 60
+    sight.put(ONE, "ACTIVE")
+    await list_everything(watch, sight)
+    assert (await watch.news()).desktops == {ONE}
+    await list_everything(watch, sight)
+    assert (await watch.news()).desktops == frozenset()
+
+
 async def test_a_list_does_not_bring_back_what_was_seen_to_go_meanwhile(watch: Watch, sight: Sight, clock: Time) -> None:
     sight.put(ONE, "BUILD")
     await informed(watch, ONE)

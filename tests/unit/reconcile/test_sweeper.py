@@ -12,6 +12,7 @@ from beamdesk.adapters.sql.store import SqlStore
 from beamdesk.domain.desktop import Desired
 from beamdesk.domain.events import EventKind
 from beamdesk.domain.ids import DesktopId
+from beamdesk.domain.server import Observation
 from beamdesk.ports.cloud import ServerAccount, ServerSpec
 from engine_kit import FrozenClock
 from engine_stage import NAMES, RULES, Stage
@@ -51,6 +52,25 @@ async def test_a_server_of_a_removed_desktop_goes_when_it_is_old(stage: Stage, s
     await stage.sweeper.sweep()
     assert (stage.cloud.world.state.servers, stage.cloud.world.state.homes) == ({}, {})
     assert await sweep_kinds(store) == [EventKind.SWEEPER_REMOVED] * 2
+
+
+async def test_a_desktop_that_goes_while_the_cloud_is_listed_left_nothing(stage: Stage, store: SqlStore) -> None:
+    await stage.apply_for(0)
+    await stage.settle()
+    await stage.want(0, Desired.DELETED)
+    list_servers = stage.cloud.list_servers
+
+    async def list_slowly() -> Observation:
+        listed = await list_servers()
+        stage.clock.advance(10_000)
+        await stage.settle()
+        return listed
+
+    stage.cloud.list_servers = list_slowly  # type: ignore[method-assign]
+    await stage.sweeper.sweep()
+    async with store.begin() as tx:
+        assert not await tx.desktops.known_ids()
+    assert await sweep_kinds(store) == []
 
 
 async def test_nothing_is_removed_after_a_database_was_restored(stage: Stage, store: SqlStore) -> None:

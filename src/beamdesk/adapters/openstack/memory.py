@@ -56,6 +56,7 @@ class Memory:
         self._wrote: dict[DesktopId, float] = {}
         self._absent: dict[DesktopId, float] = {}
         self._gone: dict[str, None] = {}
+        self._untold: set[DesktopId] = set()
         self.fresh_at = float("-inf")
         """When the last news was asked for."""
         self.told_at = float("-inf")
@@ -121,7 +122,8 @@ class Memory:
     def listed(self, servers: Iterable[NovaServer], ports: Iterable[Port], begun: float) -> None:
         """Remember a list of everything that began then, so that nobody looks at what is in it one by one.
 
-        It proves that a server was there; it is no news, and proves nothing of what is missing, was seen since or ordered since.
+        It proves that a server was there, and nothing of what is missing, was seen since or ordered since. Who asked for it asked
+        for something else: what looks other than before is told with the next news.
         """
         self._make_room()
         there = tuple(servers)
@@ -130,6 +132,8 @@ class Memory:
             desktop_id = self._reader.desktop_of(server)
             if desktop_id is None or server.uuid in self._gone or self._knows_better(desktop_id, server, begun):
                 continue
+            if _face(self._servers.get(server.uuid)) != _face(server):
+                self._untold.add(desktop_id)
             self._put(server)
             if self._of[desktop_id] <= uuids:
                 self._seen[desktop_id] = begun
@@ -145,7 +149,8 @@ class Memory:
     def learn(self, servers: Iterable[NovaServer], begun: float, now: float) -> frozenset[DesktopId]:
         """Remember news that was asked for then; return the desktops whose server looks other than before."""
         self.fresh_at, self.told_at = begun, now
-        return frozenset(self._news(servers, begun))
+        untold, self._untold = frozenset(self._untold), set()
+        return untold.union(self._news(servers, begun))
 
     def _news(self, servers: Iterable[NovaServer], begun: float) -> Iterable[DesktopId]:
         for server in servers:

@@ -38,6 +38,8 @@ def main():
     os_brick.setup(conf)
     os_vif.initialize()
     driver.install()
+    tasks = sorted(driver.manager.ComputeManager._periodic_spacing.items())
+    sys.stdout.write("periodic tasks: " + ", ".join(f"{name} every {pause:g} s" for name, pause in tasks) + "\n")
     nova.db.main.api.DISABLE_DB_ACCESS = True
     objects_base.NovaObject.indirection_api = conductor_rpcapi.ConductorAPI()
     objects.Service.enable_min_version_cache()
