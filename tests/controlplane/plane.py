@@ -236,7 +236,7 @@ class ControlPlane:
         Nova tries again when its next periodic task is due. Neutron learns of some attributes of ports with its first query.
         """
         with self.connect() as admin:
-            admin.placement.get("/resource_classes").raise_for_status()
+            admin.placement.get("/resource_providers").raise_for_status()
             list(admin.network.networks())
 
     def _hosts_up(self) -> set[str]:
