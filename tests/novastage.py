@@ -200,16 +200,20 @@ class Trace:
 
     def end_half(self) -> None:
         """Let half of the servers go, and have some of their cards cleaned."""
-        # A server that comes and goes sooner may never be seen by the scheduler, which then expects it for so long.
-        latest = time.time()
-        wait(lambda: time.time() > latest + REPORTED_S, "what was expected has been reported")
+        self._stay()
         self._delete(*self._chance.sample(sorted(self._running), len(self._running) // 2))
         self._stage.publish()
         self._stage.clean(self._chance, 0.6)
 
     def end(self) -> None:
-        """Let all go."""
+        """Let all go; the scheduler expects none of them any more, so that the next test finds every card free."""
+        self._stay()
         self._delete(*self._running)
+
+    def _stay(self) -> None:
+        """Wait: a server that comes and goes sooner may never be seen by the scheduler, which then expects it for so long."""
+        latest = time.time()
+        wait(lambda: time.time() > latest + REPORTED_S, "what was expected has been reported")
 
     def _delete(self, *servers: str) -> None:
         self._stage.delete(*servers)
