@@ -106,7 +106,7 @@ class ControlPlane:
         self.wait(*names)
 
     def spawn(self, *names: str) -> None:
-        """Start services and return at once. Call from the main thread."""
+        """Start services and return at once."""
         for name in names:
             if name == "rabbit":
                 broker.start(self.layout, self._parts()[0])

@@ -6,7 +6,7 @@ Whoever may see the desktop gets hosts and reasons. Who has the cards of a host 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -20,6 +20,8 @@ from beamdesk.domain.placement import Placement, StoredDecision
 from beamdesk.scheduling.decision import Decision, Ranked
 from beamdesk.scheduling.filters import REASONS
 from beamdesk.scheduling.wire import read_decision
+
+_DECIMALS = 9
 
 
 class Outcome(StrEnum):
@@ -80,7 +82,7 @@ async def explain(app: App, caller: Caller, desktop_id: DesktopId) -> Explanatio
         decision.policy,
         newest.at,
         decision.possible,
-        decision.ranking,
+        tuple(map(_shown, decision.ranking)),
         decision.refusals,
         _refused(newest, decision),
         decision.impossible or "",
@@ -88,6 +90,12 @@ async def explain(app: App, caller: Caller, desktop_id: DesktopId) -> Explanatio
         desktop.queue,
         await _holders(app, caller),
     )
+
+
+def _shown(ranked: Ranked) -> Ranked:
+    """Return a host's points for people: a total and a term that differ in their last bit only are one number."""
+    terms = tuple((term, round(value, _DECIMALS)) for term, value in ranked.contributions)
+    return replace(ranked, total=round(ranked.total, _DECIMALS), contributions=terms)
 
 
 def _outcome(desktop: Desktop, placement: Placement | None) -> Outcome:

@@ -55,13 +55,8 @@ def _ranking(ranking: list[dict[str, Any]]) -> Iterator[tuple[object, ...]]:
     most = max((abs(one["total"]) for one in ranking), default=0.0) or 1.0
     for one in ranking:
         bar = "#" * max(1, round(_BAR * abs(one["total"]) / most)) if one["total"] else ""
-        terms = "  ".join(f"{name} {_points(value)}" for name, value in one["terms"].items())
-        yield one["host"], _points(one["total"]), bar, terms
-
-
-def _points(value: float) -> str:
-    """Write points; a term and a total that are the same number but for their last bit read the same."""
-    return f"{round(value, 9):+.3f}"
+        terms = "  ".join(f"{name} {value:+.3f}" for name, value in one["terms"].items())
+        yield one["host"], f"{one['total']:+.3f}", bar, terms
 
 
 def hosts_command(as_json: AsJson = False) -> None:

@@ -17,8 +17,6 @@ from beamdesk.scheduling.decision import Ranked
 
 _WIDTH, _ROW = 100.0, 38
 """Of the chart: percent of its width, and pixels."""
-DECIMALS = 9
-"""Of points: a term and a total that are the same number but for their last bit are shown alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +67,9 @@ def chart_of(explanation: Explanation) -> Chart | None:
             side = int(value > 0)
             x = ends[1] if side else ends[0] - width
             ends[side] += width if side else -width
-            parts.append(Part(term, round(x, 2), round(width, 2), round(value, DECIMALS)))
+            parts.append(Part(term, round(x, 2), round(width, 2), value))
         chosen = explanation.placement is not None and one.host == explanation.placement.host
-        bars.append(Bar(one.host, round(one.total, DECIMALS), number * _ROW, tuple(parts), chosen))
+        bars.append(Bar(one.host, one.total, number * _ROW, tuple(parts), chosen))
     terms = tuple(term for term, _ in ranking[0].contributions)
     return Chart(tuple(bars), terms, round(zero, 2), len(ranking) * _ROW)
 

@@ -3,132 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
 from beamdesk.adapters.openstack.memory import ABSENT_S, BUILD_LOOK_S, FRESH_S, LOOK_S, PAUSE_S
 from beamdesk.adapters.openstack.records import NovaServer, Port
-from beamdesk.adapters.openstack.watch import FORGET_S, OVERLAP, TOGETHER, UNDATED, Look, Watch
+from beamdesk.adapters.openstack.watch import FORGET_S, OVERLAP, UNDATED, Watch
 from beamdesk.domain.errors import CloudUnavailable
-from beamdesk.domain.ids import DesktopId, ServerId
-from beamdesk.domain.server import Observation, Server, ServerStatus
+from beamdesk.domain.server import ServerStatus
 from beamdesk.pace import reconcile_rules
 from beamdesk.reconcile.news import BUSY
 from beamdesk.settings import Settings
+from unit.openstack.watch_kit import MANY, ONE, OTHER, T0, Sight, Time, ask, informed
 
 pytestmark = pytest.mark.anyio
-T0 = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
-MANY = tuple(DesktopId(f"d{number:02}") for number in range(TOGETHER + 4))
-ONE, OTHER = MANY[:2]
-
-
-class Sight:
-    """A cloud in memory that counts what it is asked. Every server has a port."""
-
-    def __init__(self) -> None:
-        self.servers: dict[str, NovaServer] = {}
-        self.news: list[NovaServer] = []
-        self.asked: Counter[str] = Counter()
-        self.sinces: list[datetime] = []
-        self.now: datetime | None = T0
-        self.down = False
-        self.portless = False
-        self.hold: asyncio.Event | None = None
-
-    def put(self, desktop_id: DesktopId, status: str = "ACTIVE", *, task: str = "", dated: bool = True) -> None:
-        tags = ("ours", f"desktop-{desktop_id}")
-        made = NovaServer(f"u-{desktop_id}", status, task, T0, tags, {}, "", "", partial=False, name=f"beamdesk-{desktop_id}")
-        self.servers[made.uuid] = replace(made, updated_at=T0 + timedelta(minutes=1))
-        if dated:
-            self.news.append(self.servers[made.uuid])
-
-    def gone(self, desktop_id: DesktopId) -> None:
-        dead = self.servers.pop(f"u-{desktop_id}")
-        self.news.append(replace(dead, raw_status="DELETED", tags=()))
-
-    async def _ask(self, what: str) -> None:
-        self.asked[what] += 1
-        if self.hold:
-            await self.hold.wait()
-        if self.down:
-            raise CloudUnavailable("down")
-
-    def port_of(self, server: NovaServer) -> Port:
-        return Port(f"p-{server.uuid}", server.name, server.uuid, "10.0.0.9", frozenset(), "")
-
-    async def together(self, desktop_ids: frozenset[DesktopId]) -> Look:
-        await self._ask("look")
-        assert len(desktop_ids) <= TOGETHER
-        mine = {one: [it for it in self.servers.values() if self.desktop_of(it) == one] for one in desktop_ids}
-        seen = {one: Observation(tuple(self.describe(it, self.port_of(it)) for it in its)) for one, its in mine.items()}
-        servers = tuple(server for its in mine.values() for server in its)
-        return Look(seen, servers, () if self.portless else tuple(self.port_of(server) for server in servers))
-
-    async def changed(self, since: datetime) -> tuple[tuple[NovaServer, ...], datetime | None]:
-        await self._ask("news")
-        self.sinces.append(since)
-        news, self.news = self.news, []
-        return tuple(news), self.now
-
-    async def clock(self) -> datetime | None:
-        await self._ask("clock")
-        return self.now
-
-    def desktop_of(self, server: NovaServer) -> DesktopId | None:
-        return next((DesktopId(tag.removeprefix("desktop-")) for tag in server.tags if tag.startswith("desktop-")), None)
-
-    def desktop_named(self, name: str) -> DesktopId | None:
-        return DesktopId(name.removeprefix("beamdesk-")) if name.startswith("beamdesk-") else None
-
-    def describe(self, server: NovaServer, port: Port | None) -> Server:
-        address = f"tcp:{port.address}:1" if port else None
-        return Server(ServerId(server.uuid), self.desktop_of(server) or DesktopId(""), server.status, T0, address)
-
-
-class Time:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    async def pause(self, seconds: float) -> None:
-        await asyncio.sleep(0)
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture
-def sight() -> Sight:
-    return Sight()
-
-
-@pytest.fixture
-def clock() -> Time:
-    return Time()
-
-
-@pytest.fixture
-def watch(sight: Sight, clock: Time) -> Watch:
-    return Watch(sight, monotonic=clock, pause=clock.pause, now=lambda: T0)
-
-
-async def ask(watch: Watch, *desktops: DesktopId) -> list[Observation]:
-    return await asyncio.gather(*(watch.see(one) for one in desktops))
-
-
-async def informed(watch: Watch, *desktops: DesktopId) -> None:
-    """Have news come, and these desktops seen."""
-    await watch.news()
-    await ask(watch, *desktops)
-    await watch.news()
 
 
 async def test_what_is_asked_together_costs_one_look_for_each_sixteen(watch: Watch, sight: Sight) -> None:
@@ -388,142 +283,3 @@ def test_memory_is_told_as_long_as_a_busy_cloud_answers_at_all() -> None:
     """Who asks for news waits so many times the patience; the last may have taken as long, and a pause lies between them."""
     times = reconcile_rules(Settings(cloud="openstack")).timings
     assert timedelta(seconds=FRESH_S) > 2 * BUSY * times.patience + times.poll
-
-
-def test_who_is_being_built_is_told_from_memory_from_one_list_of_everything_to_the_next() -> None:
-    """A list may take a while: what it shows is as old as its beginning when the next one is there."""
-    assert timedelta(seconds=BUILD_LOOK_S) > 1.5 * reconcile_rules(Settings(cloud="openstack")).sweep
-
-
-async def list_everything(watch: Watch, sight: Sight, meanwhile: Callable[[], Awaitable[object]] | None = None) -> None:
-    """List what is there now; the answer comes after ``meanwhile``."""
-
-    async def ask() -> tuple[list[NovaServer], list[Port]]:
-        servers = list(sight.servers.values())
-        ports = [] if sight.portless else [sight.port_of(server) for server in servers]
-        if meanwhile is not None:
-            await meanwhile()
-        return servers, ports
-
-    await watch.listing(ask)
-
-
-async def test_who_is_in_a_list_of_everything_is_looked_at_no_more(watch: Watch, sight: Sight, clock: Time) -> None:
-    for one in MANY:
-        sight.put(one, "BUILD")
-    await informed(watch, *MANY)
-    before = sight.asked["look"]
-    for _minute in range(5):
-        clock.now += 60
-        await list_everything(watch, sight)
-        await watch.news()
-        seen = await ask(watch, *MANY)
-        assert all(len(one.servers) == 1 for one in seen)
-    assert sight.asked["look"] == before
-
-
-async def test_a_list_tells_what_nova_does_not_date(watch: Watch, sight: Sight, clock: Time) -> None:
-    sight.put(ONE, "BUILD")
-    await informed(watch, ONE)
-    before = sight.asked["look"]
-    clock.now += 60
-    sight.put(ONE, "ACTIVE", dated=False)
-    await list_everything(watch, sight)
-    await watch.news()
-    (seen,) = await ask(watch, ONE)
-    assert (seen.servers[0].status, sight.asked["look"]) == (ServerStatus.ACTIVE, before)
-
-
-async def test_what_a_list_saw_first_is_told_with_the_next_news(watch: Watch, sight: Sight, clock: Time) -> None:
-    """The desktop waits for news: who lists everything asks for another reason."""
-    sight.put(ONE, "BUILD")
-    await informed(watch, ONE, OTHER)
-    clock.now += 60
-    sight.put(ONE, "ACTIVE")
-    await list_everything(watch, sight)
-    assert (await watch.news()).desktops == {ONE}
-    await list_everything(watch, sight)
-    assert (await watch.news()).desktops == frozenset()
-
-
-async def test_a_list_does_not_bring_back_what_was_seen_to_go_meanwhile(watch: Watch, sight: Sight, clock: Time) -> None:
-    sight.put(ONE, "BUILD")
-    await informed(watch, ONE)
-
-    async def meanwhile() -> None:
-        clock.now += 10
-        sight.gone(ONE)
-        await watch.news()
-
-    await list_everything(watch, sight, meanwhile)
-    assert (await ask(watch, ONE))[0].servers == ()
-
-
-async def test_a_list_does_not_undo_what_news_told_meanwhile(watch: Watch, sight: Sight, clock: Time) -> None:
-    sight.put(ONE, "BUILD")
-    await informed(watch, ONE)
-    before = sight.asked["look"]
-
-    async def meanwhile() -> None:
-        clock.now += 10
-        sight.put(ONE, "ACTIVE")
-        await watch.news()
-
-    await list_everything(watch, sight, meanwhile)
-    (seen,) = await ask(watch, ONE)
-    assert (seen.servers[0].status, sight.asked["look"]) == (ServerStatus.ACTIVE, before)
-
-
-async def test_an_older_record_in_a_list_does_not_replace_a_newer_one(watch: Watch, sight: Sight, clock: Time) -> None:
-    sight.put(ONE, "ACTIVE")
-    await informed(watch, ONE)
-    before = sight.asked["look"]
-    clock.now += 1
-    late = sight.servers[f"u-{ONE}"]
-    sight.servers[late.uuid] = replace(late, raw_status="BUILD", updated_at=T0)
-    await list_everything(watch, sight)
-    assert (await ask(watch, ONE))[0].servers[0].status is ServerStatus.ACTIVE
-    assert sight.asked["look"] == before
-
-
-async def test_a_list_proves_nothing_of_what_was_ordered_since_it_began(watch: Watch, sight: Sight, clock: Time) -> None:
-    sight.put(ONE)
-    await informed(watch, ONE)
-    before = sight.asked["look"]
-
-    async def meanwhile() -> None:
-        clock.now += 1
-        watch.wrote(ONE)
-
-    await list_everything(watch, sight, meanwhile)
-    await ask(watch, ONE)
-    assert sight.asked["look"] == before + 1
-
-
-async def test_what_a_list_leaves_out_is_looked_for(watch: Watch, sight: Sight, clock: Time) -> None:
-    sight.put(ONE, "BUILD")
-    await informed(watch, ONE)
-    before = sight.asked["look"]
-    del sight.servers[f"u-{ONE}"]
-    for _while in range(3):
-        clock.now += 50
-        await list_everything(watch, sight)
-        await watch.news()
-    assert (await ask(watch, ONE))[0].servers == ()
-    assert sight.asked["look"] == before + 1
-
-
-async def test_of_two_servers_that_were_known_a_list_of_one_proves_nothing(watch: Watch, sight: Sight, clock: Time) -> None:
-    sight.put(ONE, "BUILD")
-    second = replace(sight.servers[f"u-{ONE}"], uuid="u-second")
-    sight.servers[second.uuid] = second
-    await informed(watch, ONE)
-    await watch.look(ONE)
-    before = sight.asked["look"]
-    del sight.servers[second.uuid]
-    for _while in range(3):
-        clock.now += 50
-        await list_everything(watch, sight)
-        await watch.news()
-    assert len((await ask(watch, ONE))[0].servers) == 1
-    assert sight.asked["look"] == before + 1

@@ -143,8 +143,9 @@ class Memory:
         if max(self._seen.get(desktop_id, float("-inf")), self._wrote.get(desktop_id, float("-inf"))) >= begun:
             return True
         before = self._servers.get(server.uuid)
-        dates = (before.updated_at, server.updated_at) if before is not None else (None, None)
-        return dates[0] is not None and (dates[1] is None or dates[1] < dates[0])
+        if before is None or before.updated_at is None:
+            return False
+        return server.updated_at is None or server.updated_at < before.updated_at
 
     def learn(self, servers: Iterable[NovaServer], begun: float, now: float) -> frozenset[DesktopId]:
         """Remember news that was asked for then; return the desktops whose server looks other than before."""

@@ -70,11 +70,7 @@ class PlaceDriver:
 
     async def observe_all(self) -> Observation:
         """Return all servers, by two lists: Nova's by tag and Neutron's by description."""
-
-        async def ask() -> tuple[Sequence[NovaServer], Sequence[Port]]:
-            return await asyncio.gather(self.servers.listed(), self.ports.listed())
-
-        return await self._joined(*await self.watch.listing(ask))
+        return await self._joined(*await self.watch.everything())
 
     async def look(self, desktop_ids: frozenset[DesktopId]) -> Look:
         """Return the servers of some desktops, by two lists, however many desktops."""
@@ -326,6 +322,9 @@ class _Sight:
 
     def __init__(self, place: PlaceDriver) -> None:
         self._place = place
+
+    async def everything(self) -> tuple[tuple[NovaServer, ...], tuple[Port, ...]]:
+        return await asyncio.gather(self._place.servers.listed(), self._place.ports.listed())
 
     async def together(self, desktop_ids: frozenset[DesktopId]) -> Look:
         return await self._place.look(desktop_ids)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -53,6 +53,9 @@ class Look:
 
 class Sight(Protocol):
     """What is asked of the cloud. The last three ask nobody, the others raise CloudError."""
+
+    async def everything(self) -> tuple[tuple[NovaServer, ...], tuple[Port, ...]]:
+        """List all servers and ports of this deployment."""
 
     async def together(self, desktop_ids: frozenset[DesktopId]) -> Look:
         """Look at some desktops, `TOGETHER` at most."""
@@ -133,16 +136,14 @@ class Watch:
             self._move_on(servers, clock, asked)
         return News(other, everything)
 
-    async def listing(
-        self, ask: Callable[[], Awaitable[tuple[Sequence[NovaServer], Sequence[Port]]]]
-    ) -> tuple[Sequence[NovaServer], Sequence[Port]]:
-        """Return a list of everything, servers and ports, and remember who is in it.
+    async def everything(self) -> tuple[tuple[NovaServer, ...], tuple[Port, ...]]:
+        """List all servers and ports, and remember who is there.
 
         Raises:
-            CloudError: there was no list.
+            CloudError: there is no list.
         """
         begun = self._monotonic()
-        servers, ports = await ask()
+        servers, ports = await self._sight.everything()
         self._memory.listed(servers, ports, begun)
         return servers, ports
 
