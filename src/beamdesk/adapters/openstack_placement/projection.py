@@ -1,7 +1,9 @@
 """Makes Placement say what `model.py` wants: reads, compares, writes the difference; safe to run again, and beside another one.
 
-Every write carries the provider's generation; when somebody else wrote meanwhile (409) it reads and compares anew. Providers that
-are not this deployment's are only read. A provider that is in use is never deleted: it is reserved until it is free.
+Every write carries the provider's generation; when somebody else wrote meanwhile it reads and compares anew. Placement tells that
+with 409, and with 500 where both were in their transaction at once: its handler of traits lets that error of its own through
+(`placement/handlers/trait.py`, `set_traits`). Providers that are not this deployment's are only read. A provider
+that is in use is never deleted: it is reserved until it is free.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from beamdesk.domain.errors import CloudRefused, CloudUnavailable
 VERSION = "1.37"
 """The oldest microversion with all that is used: reserving all of an inventory (1.26), moving a provider in its tree (1.37)."""
 TRIES = 6
-_CONFLICT, _GONE = 409, 404
+_CONFLICT, _GONE, _FAILED = 409, 404, 500
 _LOG = structlog.get_logger("beamdesk.placement")
 
 
@@ -136,7 +138,7 @@ class Projection:
     async def _set_inventory(self, uuid: str, one: Wanted | None) -> bool:
         """Write the inventory; ``one`` None = reserve it, whatever it was."""
         path = f"/resource_providers/{uuid}/inventories"
-        for _ in range(TRIES):
+        for left in reversed(range(TRIES)):
             data = await self._get(path, "read an inventory")
             own = cast("dict[str, Any]", data["inventories"]).get(RESOURCE_CLASS, {})
             reserved = 0 if one is not None and (one.lendable or (one.in_use and await self._is_allocated(uuid))) else 1
@@ -144,7 +146,7 @@ class Projection:
             if all(own.get(name) == value for name, value in right.items()):
                 return False
             body = {"resource_provider_generation": data["resource_provider_generation"], "inventories": {RESOURCE_CLASS: right}}
-            if (await self._send("PUT", path, "write an inventory", body, accept=frozenset({_CONFLICT}))).status != _CONFLICT:
+            if await self._write(path, "write an inventory", body, left):
                 return True
         raise CloudUnavailable(f"Placement's provider {uuid} changes all the time. Beamdesk tries again.")
 
@@ -154,16 +156,24 @@ class Projection:
 
     async def _set_traits(self, one: Wanted) -> bool:
         path = f"/resource_providers/{one.uuid}/traits"
-        for _ in range(TRIES):
+        for left in reversed(range(TRIES)):
             data = await self._get(path, "read traits")
             now = set(cast("list[str]", data["traits"]))
             right = {trait for trait in now if not trait.startswith(MANAGED)} | one.traits
             if now == right:
                 return False
             body = {"resource_provider_generation": data["resource_provider_generation"], "traits": sorted(right)}
-            if (await self._send("PUT", path, "write traits", body, accept=frozenset({_CONFLICT}))).status != _CONFLICT:
+            if await self._write(path, "write traits", body, left):
                 return True
         raise CloudUnavailable(f"Placement's provider {one.uuid} changes all the time. Beamdesk tries again.")
+
+    async def _write(self, path: str, doing: str, body: Json, left: int) -> bool:
+        """Write what was just compared, guarded by its generation; tell whether it was written. Where not, compare anew.
+
+        Which 500 was a rival's is only known by the next comparison; with no tries ``left`` it is an error.
+        """
+        again = frozenset({_CONFLICT, _FAILED} if left else {_CONFLICT})
+        return (await self._send("PUT", path, doing, body, accept=again)).status not in again
 
     async def _remove(self, provider: Provider, outcome: Outcome) -> None:
         """Delete a provider of ours that stands for no card any more; one that is in use is reserved instead."""
