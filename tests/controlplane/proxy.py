@@ -213,7 +213,10 @@ class _Handler(BaseHTTPRequestHandler):
         listener = cast("_Listener", self.server)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = listener.proxy.choose(listener.service, self.command, self.path)
-        status = self._spoil(fault, body, listener)
+        try:
+            status = self._spoil(fault, body, listener)
+        except OSError:  # who asked did not wait for the answer; it was carried out all the same
+            status = self._hang_up()
         listener.proxy.note(Request(listener.service, self.command, self.path, status), self.headers.get("X-Auth-Token"))
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _serve  # noqa: N815
