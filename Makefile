@@ -62,7 +62,7 @@ test: ## everything that this machine can run, real parts included
 	@$(RUN)pytest tests/unit tests/contract tests/nova -n 2 --dist worksteal -m "not ($(REAL) or slow)"
 	@$(SUDO) env BEAMDESK_PREFIX=$(PREFIX) deploy/setup images
 	@$(RUN)pytest tests/unit tests/contract -m "($(REAL)) and not slow and not openstack"
-	@$(RUN)pytest tests/integration tests/migration tests/browser tests/acceptance -m "not slow and not openstack" --durations=10
+	@$(RUN)pytest tests/integration tests/migration tests/browser tests/acceptance -n 2 --dist worksteal -m "not slow and not openstack" --durations=10
 	@$(SUDO) deploy/setup openstack
 	@$(RUN)pytest $(OPENSTACK_FIRST) -m "openstack and not slow" --durations=5
 

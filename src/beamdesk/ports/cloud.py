@@ -144,7 +144,16 @@ class TellsNews(Protocol):
     """What some drivers can do besides: one question for all desktops, so that nobody has to look at each again and again."""
 
     async def server_news(self) -> News:
-        """Return whose servers changed since the last call; the first call knows nothing, and says so. Raises CloudError."""
+        """Return whose servers changed since the last call; the first call knows nothing, and says so. Raises CloudError.
+
+        Who gives up waiting may ask again: nothing is missed.
+        """
+
+    async def prove(self) -> None:
+        """Ask the services behind the news something that costs them nothing. Raises CloudError: one does not answer."""
+
+    def news_is_away(self) -> None:
+        """Take note that news does not come: what it told is not told to anybody any more until it comes again."""
 
 
 @runtime_checkable

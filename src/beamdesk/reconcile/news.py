@@ -3,11 +3,15 @@
 While news comes, passes over desktops that only wait put the next look far off (`ReconcileRules.calm`), and whatever changes wakes
 its desktop here. While it does not come, everything that moves is woken at once and looked at as often as without: people hear of a
 cloud that does not answer from their desktops' own passes. Nobody is asked while nothing moves. Several reconcilers do no harm.
+
+A cloud that takes long is not one that is away. In a storm all are ordered at last and wait, so that nobody but the news asks
+anything; whether anybody would get an answer is then asked by itself (`TellsNews.prove`).
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import structlog
 
@@ -21,7 +25,12 @@ from beamdesk.reconcile.rules import ReconcileRules
 log = structlog.get_logger("beamdesk.reconcile")
 
 BUSY = 6
-"""News may take so many times people's patience while others get answers. To look at everything then is what keeps a cloud busy."""
+"""News may take so many times people's patience while the cloud answers others. To look at everything then keeps a cloud busy."""
+LATE = 1
+"""So often in a row news may not have come by then; it is asked for again."""
+STEPS = 4
+"""In a part of the patience, whoever waits for news looks whether others get answers."""
+_AWAY = "The cloud does not tell what changed in time."
 
 
 class NewsReader:
@@ -33,7 +42,9 @@ class NewsReader:
         self._clock = clock
         self._rules = rules
         self._answers = answers
+        self._patience_s = rules.timings.patience.total_seconds()
         self._current = False
+        self._late = 0
 
     async def read(self) -> None:
         """Ask once, if anything moves, and wake what changed."""
@@ -45,33 +56,75 @@ class NewsReader:
         try:
             news = await self._ask()
         except CloudError as error:
-            self._current = False
-            if not self._answers.uninformed:
-                log.warning("news.away", cause=error.message)
-                self._answers.uninformed = True
-                await self._wake(News(frozenset(), everything=True))
+            await self._is_away(error)
+            return
+        if news is None:
             return
         news = News(news.desktops, everything=news.everything or not self._current)
-        self._current, self._answers.uninformed = True, False
+        self._current, self._answers.uninformed, self._late = True, False, 0
         if news.everything or news.desktops:
             await self._wake(news)
 
-    async def _ask(self) -> News:
-        patience_s = self._rules.timings.patience.total_seconds()
+    async def _is_away(self, error: CloudError) -> None:
+        self._current = False
+        self._cloud.news_is_away()
+        if not self._answers.uninformed:
+            log.warning("news.away", cause=error.message)
+            self._answers.uninformed = True
+            await self._wake(News(frozenset(), everything=True))
+
+    async def _ask(self) -> News | None:
+        """Return the news, None where it is only late.
+
+        Raises:
+            CloudError: it is away.
+        """
         asking = asyncio.create_task(self._cloud.server_news())
         try:
-            for _wait in range(BUSY):
-                await asyncio.wait({asking}, timeout=patience_s)
-                if asking.done() or not self._answers.comes(patience_s):
-                    break  # as long as others get answers it is only busy
-            if not asking.done():
+            if not await self._answered(asking):
                 self._answers.silent = True  # passes say so at once
-                raise CloudUnavailable("The cloud does not tell what changed in time.")
-            news = asking.result()
+                raise CloudUnavailable(_AWAY)
+            if asking.done():
+                news = asking.result()
+                self._answers.silent = False
+                return news
+            if self._late >= LATE or not await self._proves():
+                raise CloudUnavailable(_AWAY)
         finally:
             asking.cancel()
-        self._answers.silent = False
-        return news
+        self._late += 1
+        log.info("news.late")
+        return None
+
+    async def _answered(self, asking: asyncio.Task[News]) -> bool:
+        """Wait for the news as long as it may take; return false as soon as the cloud answers nobody."""
+        until = asyncio.get_running_loop().time() + BUSY * self._patience_s
+        proving: asyncio.Task[bool] | None = None
+        try:
+            while (left_s := until - asyncio.get_running_loop().time()) > 0:
+                tasks = {asking} if proving is None else {asking, proving}
+                await asyncio.wait(tasks, timeout=min(self._patience_s / STEPS, left_s), return_when=asyncio.FIRST_COMPLETED)
+                if asking.done():
+                    break
+                if proving is not None and proving.done():
+                    if not proving.result() and not self._answers.comes(self._patience_s):
+                        return False
+                    proving = None
+                if proving is None and not self._answers.comes(self._patience_s / 2):
+                    proving = asyncio.create_task(self._proves(), name="prove")
+        finally:
+            if proving is not None:
+                proving.cancel()
+        return True
+
+    async def _proves(self) -> bool:
+        """Tell whether the cloud answers an easy question: in what is left of the patience of who waits, after the first step."""
+        with suppress(CloudError, TimeoutError):
+            async with asyncio.timeout(self._patience_s * (STEPS - 1) / STEPS):
+                await self._cloud.prove()
+            self._answers.got_one()
+            return True
+        return False
 
     async def _wake(self, news: News) -> None:
         async with self._store.begin(write=True) as tx:

@@ -28,10 +28,11 @@ class ReconcileRules:
     tick: timedelta = timedelta(seconds=1)
     call_timeout: timedelta = timedelta(seconds=7)
     poll: timedelta = timedelta(seconds=1)
-    calm: timedelta = timedelta(seconds=60)
+    calm: timedelta = timedelta(seconds=120)
     watchdog: timedelta = timedelta(seconds=1)
     capacity_for: timedelta = timedelta(seconds=5)
     sweep: timedelta = timedelta(seconds=60)
+    sweep_homes: timedelta = timedelta(minutes=5)
     sweep_min_age: timedelta = timedelta(minutes=5)
     sweep_most: int = 5
     keep_sessions: timedelta = timedelta(days=1)

@@ -8,6 +8,7 @@ restored from yesterday's backup.
 from __future__ import annotations
 
 from collections import Counter
+from datetime import datetime
 
 import structlog
 
@@ -35,6 +36,7 @@ class Sweeper:
         self._clock = clock
         self._rules = rules
         self._alarmed: set[str] = set()
+        self._homes_at: datetime | None = None
 
     async def sweep(self) -> None:
         """Do one run. A cloud that does not answer ends the run."""
@@ -42,7 +44,7 @@ class Sweeper:
             there = await tx.desktops.known_ids()  # what goes during the run goes in order, though it may still be listed
         try:
             observation = await self._cloud.list_servers()
-            homes = await self._cloud.list_homes()
+            homes = await self._homes()
         except CloudError as error:
             log.warning("sweep.put_off", cause=error.message)
             return
@@ -55,12 +57,23 @@ class Sweeper:
         await self._wake_drifted(observation, phases)
         if observation.complete:
             await self._clean(observation.servers, homes, removed)
+        if removed:
+            self._homes_at = None  # something is left of a desktop: look closely until nothing is
         await self._record_alarms(frozenset(strangers) - removed)
         now = self._clock.now()
         async with self._store.begin(write=True) as tx:
             await tx.sessions.purge(now - self._rules.keep_sessions)
             await tx.events.purge(now - self._rules.keep_events)
             await tx.placing.purge_bookings(now - self._rules.keep_events)
+
+    async def _homes(self) -> tuple[DesktopId, ...]:
+        """List who left something behind, now and then: it costs a cloud as much as the servers, and whatever is there can wait."""
+        now = self._clock.now()
+        if self._homes_at is not None and now - self._homes_at < self._rules.sweep_homes:
+            return ()
+        homes = await self._cloud.list_homes()
+        self._homes_at = now
+        return homes
 
     async def _wake_drifted(self, observation: Observation, phases: dict[DesktopId, Phase]) -> None:
         counts = Counter(server.desktop_id for server in observation.servers)

@@ -8,13 +8,14 @@ from datetime import timedelta
 
 import pytest
 
+from beamdesk.adapters.openstack.connection import AHEAD_S
 from beamdesk.adapters.openstack.memory import ABSENT_S, BUILD_LOOK_S, FRESH_S, LOOK_S, PAUSE_S
 from beamdesk.adapters.openstack.records import NovaServer, Port
 from beamdesk.adapters.openstack.watch import FORGET_S, OVERLAP, UNDATED, Watch
 from beamdesk.domain.errors import CloudUnavailable
 from beamdesk.domain.server import ServerStatus
 from beamdesk.pace import reconcile_rules
-from beamdesk.reconcile.news import BUSY
+from beamdesk.reconcile.news import BUSY, LATE
 from beamdesk.settings import Settings
 from unit.openstack.watch_kit import MANY, ONE, OTHER, T0, Sight, Time, ask, informed
 
@@ -256,6 +257,24 @@ async def test_a_cloud_that_does_not_answer_is_told_to_everybody_and_memory_is_n
     assert (await watch.news()).desktops == {ONE}, "nothing was missed"
 
 
+async def test_who_gives_up_waiting_for_news_may_ask_again_or_say_that_it_is_away(watch: Watch, sight: Sight) -> None:
+    sight.put(ONE)
+    await informed(watch, ONE)
+    sight.hold = asyncio.Event()
+    asking = asyncio.create_task(watch.news())
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.sleep(0)
+    sight.hold = None
+    await ask(watch, ONE)
+    assert sight.asked["look"] == 1, "it is late, no more"
+    assert not (await watch.news()).everything
+    watch.distrust()
+    await ask(watch, ONE)
+    assert sight.asked["look"] == 2
+    assert (await watch.news()).everything
+
+
 async def test_who_gives_up_waiting_takes_nobody_along(watch: Watch, sight: Sight) -> None:
     sight.put(ONE)
     sight.hold = asyncio.Event()
@@ -280,6 +299,9 @@ async def test_a_watch_that_is_closed_leaves_nobody_waiting(watch: Watch, sight:
 
 
 def test_memory_is_told_as_long_as_a_busy_cloud_answers_at_all() -> None:
-    """Who asks for news waits so many times the patience; the last may have taken as long, and a pause lies between them."""
+    """Who asks for news waits so many times the patience, asks again when it is late, and the last may have taken as long."""
     times = reconcile_rules(Settings(cloud="openstack")).timings
-    assert timedelta(seconds=FRESH_S) > 2 * BUSY * times.patience + times.poll
+    answers = 1 + LATE + 1
+    asked = BUSY * times.patience
+    assert timedelta(seconds=FRESH_S) > answers * asked + LATE * (times.patience + times.poll) + times.poll
+    assert timedelta(seconds=AHEAD_S) >= asked, "who waits for news gives up, not the call"

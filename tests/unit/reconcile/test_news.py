@@ -43,6 +43,9 @@ class TellingCloud(FakeCloud):
         self.silent = False
         self.takes_s = 0.0
         self.away = False
+        self.proves_in_s = 3600.0
+        self.proved = 0
+        self.trusted = True
         self.firsts: list[bool] = []
         self._last: dict[str, tuple[DesktopId, ServerStatus]] = {}
 
@@ -63,6 +66,13 @@ class TellingCloud(FakeCloud):
         other = {state[0] for key, state in {**self._last, **now}.items() if self._last.get(key) != now.get(key)}
         self._last = now
         return News(frozenset(other))
+
+    async def prove(self) -> None:
+        self.proved += 1
+        await asyncio.sleep(self.proves_in_s)
+
+    def news_is_away(self) -> None:
+        self.trusted = False
 
 
 async def insert(store: SqlStore, *desktops: Desktop) -> None:
@@ -107,7 +117,7 @@ async def test_when_news_stays_away_everything_is_looked_at_again(store: SqlStor
     await insert(store, make_desktop(NAMES[0], phase=Phase.DELETING, due_at=LATER))
     cloud.away = True
     await reader(store, cloud, answers).read()
-    assert (answers.uninformed, answers.silent) == (True, False)
+    assert (answers.uninformed, answers.silent, cloud.trusted) == (True, False, False)
     assert (await get(store, NAMES[0])).due_at == T0
 
 
@@ -120,14 +130,21 @@ async def test_a_cloud_that_never_answers_is_known_to_be_silent(store: SqlStore)
     assert (answers.uninformed, answers.silent) == (True, True)
 
 
-@pytest.mark.parametrize(("others", "away"), [(True, False), (False, True)], ids=["others get answers", "nobody gets an answer"])
-async def test_news_that_takes_long_is_away_only_when_nobody_gets_an_answer(store: SqlStore, others: bool, away: bool) -> None:
+HASTY = replace(RULES, timings=replace(RULES.timings, patience=timedelta(seconds=0.1)))
+
+
+@pytest.mark.parametrize(
+    ("others", "proves_in_s", "away"),
+    [(True, 3600, False), (False, 0.01, False), (False, 3600, True)],
+    ids=["others get answers", "nobody else asks", "nobody gets an answer"],
+)
+async def test_news_that_takes_long_is_away_only_when_nobody_would_get_an_answer(
+    store: SqlStore, others: bool, proves_in_s: float, away: bool
+) -> None:
     """To look at everything because a question takes long keeps a busy cloud busy."""
     cloud, answers = TellingCloud(), Answers()
     await insert(store, make_desktop(NAMES[0], phase=Phase.BOOTING, due_at=LATER))
-    cloud.takes_s = 0.35
-    hasty = replace(RULES, timings=replace(RULES.timings, patience=timedelta(seconds=0.1)))
-    news = reader(store, cloud, answers, hasty)
+    cloud.takes_s, cloud.proves_in_s = 0.35, proves_in_s
 
     async def answer() -> None:
         while others:
@@ -135,9 +152,44 @@ async def test_news_that_takes_long_is_away_only_when_nobody_gets_an_answer(stor
             await asyncio.sleep(0.01)
 
     answering = asyncio.create_task(answer())
-    await news.read()
+    await reader(store, cloud, answers, HASTY).read()
     answering.cancel()
-    assert (answers.uninformed, answers.silent) == (away, away)
+    assert (answers.uninformed, answers.silent, cloud.trusted) == (away, away, not away)
+    assert cloud.proved > 0 or others
+
+
+async def test_news_that_is_late_is_asked_for_again_before_everything_is_looked_at(store: SqlStore) -> None:
+    cloud, answers = TellingCloud(), Answers()
+    await insert(store, make_desktop(NAMES[0], phase=Phase.BOOTING, due_at=LATER))
+    cloud.silent, cloud.proves_in_s = True, 0.0
+    news = reader(store, cloud, answers, HASTY)
+    await news.read()
+    assert (answers.uninformed, cloud.trusted, (await get(store, NAMES[0])).due_at) == (False, True, LATER)
+    await news.read()
+    assert (answers.uninformed, cloud.trusted, (await get(store, NAMES[0])).due_at) == (True, False, T0)
+    cloud.silent = False
+    await news.read()
+    assert not answers.uninformed
+    cloud.silent = True
+    await news.read()
+    assert not answers.uninformed, "it came meanwhile: that is the first time again"
+
+
+async def test_news_that_is_late_because_nobody_gets_answers_any_more_is_away(store: SqlStore) -> None:
+    """Places of a cloud that answer do not hide one that does not."""
+    cloud, answers = TellingCloud(), Answers()
+    await insert(store, make_desktop(NAMES[0], phase=Phase.BOOTING, due_at=LATER))
+    cloud.silent = True
+
+    async def answer() -> None:
+        while True:
+            answers.got_one()
+            await asyncio.sleep(0.01)
+
+    answering = asyncio.create_task(answer())
+    await reader(store, cloud, answers, HASTY).read()
+    answering.cancel()
+    assert (answers.uninformed, cloud.trusted) == (True, False)
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,21 @@ async def test_a_run_costs_a_constant_number_of_calls(stage: Stage, store: SqlSt
     stage.cloud._pause = note
     await stage.sweeper.sweep()
     assert calls == ["list_servers", "list_homes"]
+    await stage.sweeper.sweep()
+    assert calls == ["list_servers", "list_homes", "list_servers"], "homes can wait while nothing is left of anybody"
+    stage.clock.advance(RULES.sweep_homes.total_seconds())
+    await stage.sweeper.sweep()
+    assert calls[3:] == ["list_servers", "list_homes"]
+
+
+async def test_once_something_is_left_every_run_looks_closely_until_nothing_is(stage: Stage) -> None:
+    await stage.sweeper.sweep()
+    gone = await removed_desktop(stage, 0)
+    await stage.cloud.create_server(spec(gone))
+    for _ in range(4):  # too young; the server goes; the home; nothing is left
+        await stage.sweeper.sweep()
+        stage.clock.advance((RULES.sweep_min_age if not stage.sweeper._homes_at else RULES.sweep).total_seconds() + 1)
+    assert (stage.cloud.world.state.servers, stage.cloud.world.state.homes) == ({}, {})
 
 
 async def test_events_are_kept_for_their_time_and_no_longer(stage: Stage, store: SqlStore) -> None:

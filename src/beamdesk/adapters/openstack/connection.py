@@ -45,6 +45,8 @@ PREFERRED = (2, 79)
 """The newest whose forms the driver knows; an older cloud gets what it has."""
 TRIES = 3
 PAGE = 500
+AHEAD_S = 30.0
+"""So long a call that stands in no line may take at least: who asks for it decides how long that is worth waiting for."""
 MOST_PAGES = 100
 
 _VERSIONS = {
@@ -55,6 +57,8 @@ _VERSIONS = {
     Service.PLACEMENT: ("1", "1.latest"),
     Service.IDENTITY: ("3", "3.latest"),
 }
+_AHEAD = 4
+"""News, the same asked again while nobody waits for the first any more, and what is asked to see whether anybody answers."""
 _TRANSIENT = frozenset({429, 502, 503, 504})
 _NO_SERVICE = (ksa.EndpointNotFound, ksa.VersionNotAvailable)
 _NO_ANSWER = (ksa.ConnectionError, ksa.DiscoveryFailure, requests.RequestException, ksa.RetriableConnectionFailure)
@@ -77,6 +81,15 @@ class Reply:
             return parsedate_to_datetime(self.date)
         except ValueError:
             return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """A call may take so many ``seconds`` in all, ``until`` then by the loop's clock; ``ahead``: it stands in no line."""
+
+    seconds: float
+    until: float
+    ahead: bool
 
 
 def open_region(place: Place, config: OpenStackConfig) -> CloudRegion:
@@ -111,7 +124,7 @@ class Connection:
         self._timeout_s = config.timeout_s
         self._jitter = jitter
         self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix=f"openstack-{place.name}")
-        self._quick = ThreadPoolExecutor(1, thread_name_prefix=f"openstack-news-{place.name}")
+        self._quick = ThreadPoolExecutor(_AHEAD, thread_name_prefix=f"openstack-news-{place.name}")
         self._lock = threading.Lock()
         self._adapters: dict[Service, Adapter] = {}
         self._microversion: str | None = None
@@ -141,12 +154,11 @@ class Connection:
         """
         if version is None and service is Service.COMPUTE:
             version = await self.microversion()
-        send = partial(self._send, service, method, path, body, query, version)
         tries = TRIES if method == "GET" else 1
-        async with (
-            contextlib.nullcontext() if ahead else self._slots
-        ):  # the limit is the service's: waiting for others is not counted
-            reply = await self._tried(service, doing, send, tries, accept, ahead=ahead)
+        async with contextlib.nullcontext() if ahead else self._slots:
+            limit = self._limit(ahead=ahead)  # it is the service's: waiting for others is not counted
+            send = partial(self._send, service, method, path, body, query, version, limit.seconds)
+            reply = await self._tried(service, doing, send, tries, accept, limit)
         if (date := reply.clock) is not None:
             self._dates[service] = (date, time.monotonic())
         return reply
@@ -158,17 +170,15 @@ class Connection:
         send: Callable[[], requests.Response],
         tries: int,
         accept: frozenset[int],
-        *,
-        ahead: bool,
+        limit: _Limit,
     ) -> Reply:
-        until = asyncio.get_running_loop().time() + self._timeout_s
         while True:
             tries -= 1
             pause = (0.2 + 0.3 * self._jitter()) * (TRIES - tries)
             try:
-                response = await self._in_thread(service, doing, send, until, ahead=ahead)
+                response = await self._in_thread(service, doing, send, limit)
             except CloudUnavailable:
-                if not tries or asyncio.get_running_loop().time() + pause >= until:
+                if not tries or asyncio.get_running_loop().time() + pause >= limit.until:
                     raise
             else:
                 if response.status_code not in _TRANSIENT or response.status_code in accept or not tries:
@@ -237,16 +247,19 @@ class Connection:
         for pool in (self._pool, self._quick):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _in_thread(
-        self, service: Service, doing: str, work: Callable[[], T], until: float | None = None, *, ahead: bool = False
-    ) -> T:
-        """Work in a thread; give up at ``until`` (of the loop's clock) or after the time limit. What was begun ends by itself."""
-        loop = asyncio.get_running_loop()
+    def _limit(self, *, ahead: bool = False) -> _Limit:
+        seconds = max(self._timeout_s, AHEAD_S) if ahead else self._timeout_s
+        return _Limit(seconds, asyncio.get_running_loop().time() + seconds, ahead)
+
+    async def _in_thread(self, service: Service, doing: str, work: Callable[[], T], limit: _Limit | None = None) -> T:
+        """Work in a thread, within the limit, the usual one unless given. What was begun ends by itself."""
+        limit = limit or self._limit()
+        pool = self._quick if limit.ahead else self._pool
         try:
-            async with asyncio.timeout_at(until if until is not None else loop.time() + self._timeout_s):
-                return await loop.run_in_executor(self._quick if ahead else self._pool, work)
+            async with asyncio.timeout_at(limit.until):
+                return await asyncio.get_running_loop().run_in_executor(pool, work)
         except TimeoutError as error:
-            raise unreachable(service, doing, f"nothing within {self._timeout_s:g} s") from error
+            raise unreachable(service, doing, f"nothing within {limit.seconds:g} s") from error
         except (ksa.ClientException, sdk.SDKException, requests.RequestException) as error:
             raise _translate(service, doing, error) from error
 
@@ -277,6 +290,7 @@ class Connection:
         body: Json | None,
         query: Query | None,
         version: str | None,
+        limit_s: float,
     ) -> requests.Response:
         return self._adapter(service).request(
             path,
@@ -286,7 +300,7 @@ class Connection:
             microversion=version,
             raise_exc=False,
             log=False,
-            timeout=self._timeout_s,
+            timeout=limit_s,
             redirect=False,
         )
 

@@ -81,6 +81,15 @@ class OpenStackCloud:
         told = await _everywhere([place.watch.news() for place in self.places.values()])
         return News(frozenset[DesktopId]().union(*(one.desktops for one in told)), any(one.everything for one in told))
 
+    async def prove(self) -> None:
+        """Ask each place's Nova for one server's name."""
+        await _everywhere([place.servers.prove() for place in self.places.values()])
+
+    def news_is_away(self) -> None:
+        """Tell nothing from memory until news comes again."""
+        for place in self.places.values():
+            place.watch.distrust()
+
     async def list_servers(self) -> Observation:
         """List every server of this deployment: two requests for each place and 500 servers."""
         return _joined(await self._ask_all([place.observe_all() for place in self.places.values()]))

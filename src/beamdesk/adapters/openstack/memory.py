@@ -12,11 +12,11 @@ from beamdesk.adapters.openstack.records import NovaServer, Port
 from beamdesk.domain.ids import DesktopId
 from beamdesk.domain.server import Observation, Server, ServerStatus
 
-FRESH_S = 65.0
+FRESH_S = 100.0
 """So old news may be for memory to be told. Whatever changes meanwhile is in the next news, which wakes the desktop.
 
-Who asks gives a busy cloud half a minute to answer: the last news is two answers and a pause old at most, while they come at all.
-With less, looks began whenever news took long, and news took longer for them.
+Who asks gives a busy cloud half a minute to answer, twice: the last news is three answers old at most, while they come at all.
+With less, looks began whenever news took long, and news took longer for them. News that stays away is distrusted at once.
 """
 PAUSE_S = 2.5
 """So long nobody may have asked for news: who asks no more wakes nobody, and then memory is only old."""

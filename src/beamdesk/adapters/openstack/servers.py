@@ -41,8 +41,13 @@ class Servers:
     async def clock(self) -> datetime | None:
         """Return Nova's own time, by its last answer; None where its answers do not tell it."""
         if self._connection.clock(Service.COMPUTE) is None:
-            await self._connection.call(Service.COMPUTE, "GET", "/servers", "tell its time", query={"limit": "1"}, ahead=True)
+            await self.prove()
         return self._connection.clock(Service.COMPUTE)
+
+    async def prove(self) -> None:
+        """Ask Nova for the name of one server, whichever: the cheapest question that its database has to answer."""
+        query = {"limit": "1"}
+        await self._connection.call(Service.COMPUTE, "GET", "/servers", "show that it answers", query=query, ahead=True)
 
     async def changed(self, since: datetime) -> tuple[tuple[NovaServer, ...], datetime | None]:
         """List what changed since a time, deleted servers included; with Nova's own time before the list, where it tells it.

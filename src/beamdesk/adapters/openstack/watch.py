@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from beamdesk.adapters.openstack.memory import Memory
+from beamdesk.adapters.openstack.memory import FRESH_S, Memory
 from beamdesk.adapters.openstack.records import NovaServer, Port
 from beamdesk.domain.errors import CloudError, CloudUnavailable
 from beamdesk.domain.ids import DesktopId
@@ -35,7 +35,7 @@ SHARE = 1.0
 MOST_APART_S = 1.5
 OVERLAP = timedelta(seconds=5)
 """Clocks of the controllers differ, and a change becomes visible after it is dated."""
-FORGET_S = 60.0
+FORGET_S = FRESH_S
 """News that nobody asked for so long is not caught up on: what is known is forgotten, and everything is news."""
 UNDATED = timedelta(hours=1)
 """So far back the first news go where Nova does not tell its time; from then on its own dates count."""
@@ -112,7 +112,7 @@ class Watch:
         return await asyncio.shield(answer)
 
     async def news(self) -> News:
-        """Ask what changed since the last time.
+        """Ask what changed since the last time. Who gives up waiting may ask again, or has to say that news is away: `distrust`.
 
         Raises:
             CloudError: nobody knows; the next news tells what was missed.
@@ -127,7 +127,7 @@ class Watch:
                     self._since = await self._beginning()
                 assert self._since is not None  # noqa: S101  # set above
                 servers, clock = await self._sight.changed(self._since)
-            except BaseException:  # who gave up waiting does not know either
+            except CloudError:
                 self._memory.distrust()
                 raise
             finally:
@@ -135,6 +135,10 @@ class Watch:
             other = self._memory.learn(servers, begun, self._monotonic())
             self._move_on(servers, clock, asked)
         return News(other, everything)
+
+    def distrust(self) -> None:
+        """Tell nothing from memory until news comes again."""
+        self._memory.distrust()
 
     async def everything(self) -> tuple[tuple[NovaServer, ...], tuple[Port, ...]]:
         """List all servers and ports, and remember who is there.

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceEr
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from beamdesk.adapters.sql.quick import QuickConnection
 from beamdesk.domain.errors import ConfigurationError, StoreUnavailable
 
 BUSY_TIMEOUT_MS = 10_000
@@ -67,8 +69,17 @@ def make_engines(url: str) -> Engines:
         raise ConfigurationError("The database URL must be sqlite+aiosqlite:///FILE or postgresql+psycopg://...")
     path = Path(parsed.database)
     _create_file(path)
-    write = create_async_engine(parsed, pool_size=1, max_overflow=0, pool_timeout=30, hide_parameters=True)
-    read = create_async_engine(parsed, pool_size=4, max_overflow=0, pool_timeout=30, hide_parameters=True)
+    write, read = (
+        create_async_engine(
+            parsed,
+            pool_size=size,
+            max_overflow=0,
+            pool_timeout=30,
+            hide_parameters=True,
+            async_creator=partial(QuickConnection, path),
+        )
+        for size in (1, 4)
+    )
     _prepare_sqlite(write, "BEGIN IMMEDIATE", ())
     _prepare_sqlite(read, "BEGIN", ("PRAGMA query_only=ON",))
     return Engines(parsed, write, read, path)
