@@ -8,7 +8,7 @@ that is in use is never deleted: it is reserved until it is free.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -137,43 +137,46 @@ class Projection:
 
     async def _set_inventory(self, uuid: str, one: Wanted | None) -> bool:
         """Write the inventory; ``one`` None = reserve it, whatever it was."""
-        path = f"/resource_providers/{uuid}/inventories"
-        for left in reversed(range(TRIES)):
-            data = await self._get(path, "read an inventory")
+
+        async def compare(data: Json) -> Json | None:
             own = cast("dict[str, Any]", data["inventories"]).get(RESOURCE_CLASS, {})
             reserved = 0 if one is not None and (one.lendable or (one.in_use and await self._is_allocated(uuid))) else 1
             right = {"total": 1, "reserved": reserved, "min_unit": 1, "max_unit": 1, "step_size": 1, "allocation_ratio": 1.0}
-            if all(own.get(name) == value for name, value in right.items()):
-                return False
-            body = {"resource_provider_generation": data["resource_provider_generation"], "inventories": {RESOURCE_CLASS: right}}
-            if await self._write(path, "write an inventory", body, left):
-                return True
-        raise CloudUnavailable(f"Placement's provider {uuid} changes all the time. Beamdesk tries again.")
+            return (
+                None if all(own.get(name) == value for name, value in right.items()) else {"inventories": {RESOURCE_CLASS: right}}
+            )
+
+        return await self._set(uuid, "inventories", compare)
 
     async def _is_allocated(self, uuid: str) -> bool:
         data = await self._get(f"/resource_providers/{uuid}/usages", "read a usage")
         return bool(cast("Mapping[str, int]", data["usages"]).get(RESOURCE_CLASS))
 
     async def _set_traits(self, one: Wanted) -> bool:
-        path = f"/resource_providers/{one.uuid}/traits"
-        for left in reversed(range(TRIES)):
-            data = await self._get(path, "read traits")
+        async def compare(data: Json) -> Json | None:
             now = set(cast("list[str]", data["traits"]))
             right = {trait for trait in now if not trait.startswith(MANAGED)} | one.traits
-            if now == right:
-                return False
-            body = {"resource_provider_generation": data["resource_provider_generation"], "traits": sorted(right)}
-            if await self._write(path, "write traits", body, left):
-                return True
-        raise CloudUnavailable(f"Placement's provider {one.uuid} changes all the time. Beamdesk tries again.")
+            return None if now == right else {"traits": sorted(right)}
 
-    async def _write(self, path: str, doing: str, body: Json, left: int) -> bool:
-        """Write what was just compared, guarded by its generation; tell whether it was written. Where not, compare anew.
+        return await self._set(one.uuid, "traits", compare)
 
-        Which 500 was a rival's is only known by the next comparison; with no tries ``left`` it is an error.
+    async def _set(self, uuid: str, what: str, compare: Callable[[Json], Awaitable[Json | None]]) -> bool:
+        """Read and write what ``compare`` says is missing, None = nothing, until it is so; tell whether anything was written.
+
+        Writes are guarded by the generation that was read. Which 500 was a rival's is only known by the next comparison; that of
+        the last try is an error.
         """
-        again = frozenset({_CONFLICT, _FAILED} if left else {_CONFLICT})
-        return (await self._send("PUT", path, doing, body, accept=again)).status not in again
+        path = f"/resource_providers/{uuid}/{what}"
+        for left in reversed(range(TRIES)):
+            data = await self._get(path, f"read {what}")
+            body = await compare(data)
+            if body is None:
+                return False
+            guarded = {"resource_provider_generation": data["resource_provider_generation"], **body}
+            again = frozenset({_CONFLICT, _FAILED} if left else {_CONFLICT})
+            if (await self._send("PUT", path, f"write {what}", guarded, accept=again)).status not in again:
+                return True
+        raise CloudUnavailable(f"Placement's provider {uuid} changes all the time. Beamdesk tries again.")
 
     async def _remove(self, provider: Provider, outcome: Outcome) -> None:
         """Delete a provider of ours that stands for no card any more; one that is in use is reserved instead."""
