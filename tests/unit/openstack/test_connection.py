@@ -70,6 +70,20 @@ async def test_an_answer_that_does_not_come_is_unavailable(cloud: TinyCloud, tmp
     connection.close()
 
 
+async def test_what_stands_in_no_line_has_a_time_limit_of_its_own(cloud: TinyCloud, tmp_path: Path) -> None:
+    config = config_for(cloud, tmp_path, timeout_s=0.4, concurrency=1)
+    connection = Connection(config.places[0], config, jitter=lambda: 0.0)
+    await connection.microversion()
+    cloud.on("GET", SERVERS, Answer(200, {"servers": []}, after=0.8))
+    reply = await connection.call(Service.COMPUTE, "GET", "/servers", "list the servers", ahead=10)
+    assert reply.data == {"servers": []}
+    with pytest.raises(CloudUnavailable, match=r"nothing within 0\.4 s"):
+        await connection.call(Service.COMPUTE, "GET", "/servers", "list the servers")
+    with pytest.raises(CloudUnavailable, match=r"nothing within 0\.2 s"):
+        await connection.call(Service.COMPUTE, "GET", "/servers", "list the servers", ahead=0.2)
+    connection.close()
+
+
 async def test_reading_takes_no_longer_than_one_answer_may_however_often_it_is_tried(cloud: TinyCloud, tmp_path: Path) -> None:
     connection = connect(cloud, tmp_path, timeout_s=0.6)
     await connection.microversion()

@@ -8,9 +8,9 @@ from datetime import timedelta
 
 import pytest
 
-from beamdesk.adapters.openstack.connection import AHEAD_S
 from beamdesk.adapters.openstack.memory import ABSENT_S, BUILD_LOOK_S, FRESH_S, LOOK_S, PAUSE_S
 from beamdesk.adapters.openstack.records import NovaServer, Port
+from beamdesk.adapters.openstack.servers import NEWS_S
 from beamdesk.adapters.openstack.watch import FORGET_S, OVERLAP, UNDATED, Watch
 from beamdesk.domain.errors import CloudUnavailable
 from beamdesk.domain.server import ServerStatus
@@ -304,4 +304,4 @@ def test_memory_is_told_as_long_as_a_busy_cloud_answers_at_all() -> None:
     answers = 1 + LATE + 1
     asked = BUSY * times.patience
     assert timedelta(seconds=FRESH_S) > answers * asked + LATE * (times.patience + times.poll) + times.poll
-    assert timedelta(seconds=AHEAD_S) >= asked, "who waits for news gives up, not the call"
+    assert timedelta(seconds=NEWS_S) >= asked, "who waits for news gives up, not the call"

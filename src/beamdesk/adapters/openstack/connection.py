@@ -45,8 +45,6 @@ PREFERRED = (2, 79)
 """The newest whose forms the driver knows; an older cloud gets what it has."""
 TRIES = 3
 PAGE = 500
-AHEAD_S = 30.0
-"""So long a call that stands in no line may take at least: who asks for it decides how long that is worth waiting for."""
 MOST_PAGES = 100
 
 _VERSIONS = {
@@ -85,11 +83,11 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """A call may take so many ``seconds`` in all, ``until`` then by the loop's clock; ``ahead``: it stands in no line."""
+    """A call may take so many ``seconds`` in all, ``until`` then by the loop's clock, in a thread of this ``pool``."""
 
     seconds: float
     until: float
-    ahead: bool
+    pool: ThreadPoolExecutor
 
 
 def open_region(place: Place, config: OpenStackConfig) -> CloudRegion:
@@ -142,12 +140,12 @@ class Connection:
         query: Query | None = None,
         accept: frozenset[int] = frozenset(),
         version: str | None = None,
-        ahead: bool = False,
+        ahead: float = 0.0,
     ) -> Reply:
         """Send one request. ``doing`` completes "when asked to ..." in an error. ``accept``: statuses that are no error here.
 
         ``version``: a microversion (Placement's forms differ by it); Nova's is negotiated unless given. ``ahead``: do not stand in
-        line behind others.
+        line behind others, and take so many seconds at most instead of the usual ones.
 
         Raises:
             CloudUnavailable: no answer, or none that tells what happened. CloudRefused: a definite no. CloudError: no, for now.
@@ -156,7 +154,7 @@ class Connection:
             version = await self.microversion()
         tries = TRIES if method == "GET" else 1
         async with contextlib.nullcontext() if ahead else self._slots:
-            limit = self._limit(ahead=ahead)  # it is the service's: waiting for others is not counted
+            limit = self._limit(ahead)  # it is the service's: waiting for others is not counted
             send = partial(self._send, service, method, path, body, query, version, limit.seconds)
             reply = await self._tried(service, doing, send, tries, accept, limit)
         if (date := reply.clock) is not None:
@@ -201,7 +199,7 @@ class Connection:
         query: Mapping[str, str],
         *,
         version: str | None = None,
-        ahead: bool = False,
+        ahead: float = 0.0,
     ) -> AsyncIterator[Reply]:
         """Yield the pages of a list, each with one request; a page that is not full is the last, without another request."""
         query = {**query, "limit": str(PAGE)}
@@ -247,17 +245,16 @@ class Connection:
         for pool in (self._pool, self._quick):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _limit(self, *, ahead: bool = False) -> _Limit:
-        seconds = max(self._timeout_s, AHEAD_S) if ahead else self._timeout_s
-        return _Limit(seconds, asyncio.get_running_loop().time() + seconds, ahead)
+    def _limit(self, ahead: float = 0.0) -> _Limit:
+        seconds = ahead or self._timeout_s
+        return _Limit(seconds, asyncio.get_running_loop().time() + seconds, self._quick if ahead else self._pool)
 
     async def _in_thread(self, service: Service, doing: str, work: Callable[[], T], limit: _Limit | None = None) -> T:
         """Work in a thread, within the limit, the usual one unless given. What was begun ends by itself."""
         limit = limit or self._limit()
-        pool = self._quick if limit.ahead else self._pool
         try:
             async with asyncio.timeout_at(limit.until):
-                return await asyncio.get_running_loop().run_in_executor(pool, work)
+                return await asyncio.get_running_loop().run_in_executor(limit.pool, work)
         except TimeoutError as error:
             raise unreachable(service, doing, f"nothing within {limit.seconds:g} s") from error
         except (ksa.ClientException, sdk.SDKException, requests.RequestException) as error:

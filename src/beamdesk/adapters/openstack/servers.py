@@ -14,6 +14,9 @@ from beamdesk.domain.ids import DesktopId
 
 _ABSENT = frozenset({404})
 _BUSY = frozenset({409})
+NEWS_S = 30.0
+"""So long news may take: whoever waits for it decides how long that is worth waiting for."""
+_PROVE_S = 5.0
 _NEWS = "2.26"
 """The microversion of news: it has tags. What later ones add costs nova-api a third more for each server; only looks tell it."""
 
@@ -47,7 +50,7 @@ class Servers:
     async def prove(self) -> None:
         """Ask Nova for the name of one server, whichever: the cheapest question that its database has to answer."""
         query = {"limit": "1"}
-        await self._connection.call(Service.COMPUTE, "GET", "/servers", "show that it answers", query=query, ahead=True)
+        await self._connection.call(Service.COMPUTE, "GET", "/servers", "show that it answers", query=query, ahead=_PROVE_S)
 
     async def changed(self, since: datetime) -> tuple[tuple[NovaServer, ...], datetime | None]:
         """List what changed since a time, deleted servers included; with Nova's own time before the list, where it tells it.
@@ -55,10 +58,10 @@ class Servers:
         Nova takes the tags off a server that it deletes, so this asks by name, and other deployments' servers are among them.
         """
         query = {"name": "^beamdesk-", "changes-since": since.strftime("%Y-%m-%dT%H:%M:%SZ")}
-        return await self._listed(query, version=_NEWS, ahead=True)
+        return await self._listed(query, version=_NEWS, ahead=NEWS_S)
 
     async def _listed(
-        self, query: dict[str, str], *, version: str | None = None, ahead: bool = False
+        self, query: dict[str, str], *, version: str | None = None, ahead: float = 0.0
     ) -> tuple[tuple[NovaServer, ...], datetime | None]:
         found: list[NovaServer] = []
         first: datetime | None = None
