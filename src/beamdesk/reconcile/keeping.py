@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
@@ -34,14 +35,15 @@ log = structlog.get_logger("beamdesk.reconcile")
 class Answers:
     """What all passes of a reconciler know together of how the cloud answers.
 
-    ``stalled``: how many passes wait for it for long; ``stalls`` is called whenever there is room for another. ``silent``: nobody
-    has got an answer since somebody looked for long in vain. ``answered_at``: when anybody got one, by the loop's clock.
+    ``stalled``: how many passes wait for it for long; ``stalls`` is called whenever there is room for another.
+    ``answered_at``: when a pass got an answer, by the loop's clock.
     ``uninformed``: the last question for news of all servers got no answer, see `news`.
     """
 
     def __init__(self, stalls: Callable[[], None] = lambda: None) -> None:
         self.stalled = 0
-        self.silent = False
+        self._speaks = asyncio.Event()
+        self._speaks.set()
         self.uninformed = False
         self.answered_at = float("-inf")
         self.stalls = stalls
@@ -50,9 +52,29 @@ class Answers:
         """Tell whether anybody got an answer of late."""
         return asyncio.get_running_loop().time() - self.answered_at <= within_s
 
+    @property
+    def silent(self) -> bool:
+        """Tell whether nobody has got an answer since somebody waited for long in vain."""
+        return not self._speaks.is_set()
+
+    def falls_silent(self) -> None:
+        """Take note that somebody waited for long in vain."""
+        self._speaks.clear()
+
+    def speaks(self) -> None:
+        """Take note that it does answer something."""
+        self._speaks.set()
+
+    async def heard(self, within_s: float) -> bool:
+        """Wait until it answers anybody; return false if it does not by then."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._speaks.wait()
+        return self._speaks.is_set()
+
     def got_one(self) -> None:
-        """Take note of an answer, whatever it says."""
-        self.silent = False
+        """Take note of an answer to a pass, whatever it says."""
+        self.speaks()
         self.answered_at = asyncio.get_running_loop().time()
 
 
@@ -147,7 +169,8 @@ class Keeper:
         if not self._stalls and waited >= self._rules.timings.patience:
             self._stalls = True
             self._answers.stalled += 1
-            self._answers.silent |= self._looks
+            if self._looks:
+                self._answers.falls_silent()
             self._answers.stalls()
         if self._held.lost:
             self._rounds.leave(self)  # the pass finds out when it applies

@@ -1,11 +1,13 @@
 """News of all servers by one question, for clouds that tell them: what changed is looked at, and nothing else again and again.
 
 While news comes, passes over desktops that only wait put the next look far off (`ReconcileRules.calm`), and whatever changes wakes
-its desktop here. While it does not come, everything that moves is woken at once and looked at as often as without: people hear of a
-cloud that does not answer from their desktops' own passes. Nobody is asked while nothing moves. Several reconcilers do no harm.
+its desktop here. Nobody is asked while nothing moves. Several reconcilers do no harm.
 
-A cloud that takes long is not one that is away. In a storm all are ordered at last and wait, so that nobody but the news asks
-anything; whether anybody would get an answer is then asked by itself (`TellsNews.prove`).
+A cloud that takes long is not one that is away. Whether it answers others is seen from the passes; in a storm all are ordered at
+last and wait, so that nobody but the news asks anything: then it is asked something easy (`TellsNews.prove`). If nobody gets an
+answer it is *silent*: everything that moves is woken, so that people hear of it, and waits for the first answer to anybody; to look
+at everything then would keep a busy cloud busy. If the question fails, or nobody got an answer for as long as it may take, news is
+*away*: everything is looked at as often as without.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ class NewsReader:
         """Ask once, if anything moves, and wake what changed."""
         async with self._store.begin() as tx:
             moves = await tx.desktops.moves()
-        if not moves:
+        if not moves and not self._answers.silent:
             self._current = False  # the next news will be old
             return
         try:
@@ -81,14 +83,12 @@ class NewsReader:
         """
         asking = asyncio.create_task(self._cloud.server_news())
         try:
-            if not await self._answered(asking):
-                self._answers.silent = True  # passes say so at once
-                raise CloudUnavailable(_AWAY)
+            await self._wait_for(asking)
             if asking.done():
-                news = asking.result()
-                self._answers.silent = False
-                return news
-            if self._late >= LATE or not await self._proves():
+                self._answers.speaks()  # whatever it says
+                return asking.result()
+            if self._late >= LATE or self._answers.silent or not await self._proves():
+                self._answers.falls_silent()
                 raise CloudUnavailable(_AWAY)
         finally:
             asking.cancel()
@@ -96,26 +96,32 @@ class NewsReader:
         log.info("news.late")
         return None
 
-    async def _answered(self, asking: asyncio.Task[News]) -> bool:
-        """Wait for the news as long as it may take; return false as soon as the cloud answers nobody."""
+    async def _wait_for(self, asking: asyncio.Task[News]) -> None:
+        """Wait for the news as long as it may take; see meanwhile to it that people hear of a cloud that answers nobody."""
         until = asyncio.get_running_loop().time() + BUSY * self._patience_s
         proving: asyncio.Task[bool] | None = None
+        told = self._answers.uninformed
         try:
             while (left_s := until - asyncio.get_running_loop().time()) > 0:
                 tasks = {asking} if proving is None else {asking, proving}
                 await asyncio.wait(tasks, timeout=min(self._patience_s / STEPS, left_s), return_when=asyncio.FIRST_COMPLETED)
                 if asking.done():
-                    break
+                    return
                 if proving is not None and proving.done():
-                    if not proving.result() and not self._answers.comes(self._patience_s):
-                        return False
+                    if not proving.result() and not self._answers.comes(self._patience_s) and not told:
+                        told = True
+                        await self._is_silent()
                     proving = None
                 if proving is None and not self._answers.comes(self._patience_s / 2):
                     proving = asyncio.create_task(self._proves(), name="prove")
         finally:
             if proving is not None:
                 proving.cancel()
-        return True
+
+    async def _is_silent(self) -> None:
+        log.warning("cloud.silent")
+        self._answers.falls_silent()
+        await self._wake(News(frozenset(), everything=True))
 
     async def _proves(self) -> bool:
         """Tell whether the cloud answers an easy question: in what is left of the patience of who waits, after the first step."""

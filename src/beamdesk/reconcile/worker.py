@@ -35,6 +35,7 @@ from beamdesk.reconcile.rules import ReconcileRules
 
 log = structlog.get_logger("beamdesk.reconcile")
 T = TypeVar("T")
+NO_ANSWER = "The cloud did not answer in time."
 
 
 class Worker:
@@ -101,6 +102,8 @@ class Worker:
 
     async def _observe(self, desktop: Desktop) -> Observed:
         servers, cloud_error = None, ""
+        if self._hears and self.answers.silent and not await self.answers.heard(self._rules.call_timeout.total_seconds()):
+            return Observed(None, await self._guest(desktop), cloud_error=NO_ANSWER)  # who asks for news asks for all
         answers = self.answers.comes(self._rules.timings.patience.total_seconds())
         if self._hears and answers and desktop.untouched and await self._guest(desktop) is None:
             return Observed(Observation(()), None)  # nothing was ever ordered: there is nothing to look for
@@ -120,7 +123,7 @@ class Worker:
             async with asyncio.timeout(self._rules.call_timeout.total_seconds()):
                 answer = await call
         except TimeoutError as error:
-            raise CloudUnavailable("The cloud did not answer in time.") from error
+            raise CloudUnavailable(NO_ANSWER) from error
         except CloudError as error:
             if not isinstance(error, CloudUnavailable):
                 self.answers.got_one()

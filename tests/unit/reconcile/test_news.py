@@ -20,6 +20,7 @@ from beamdesk.domain.ids import DesktopId
 from beamdesk.domain.secrets import hash_secret
 from beamdesk.domain.server import Observation, Server, ServerStatus
 from beamdesk.ports.cloud import News, ServerSpec
+from beamdesk.reconcile.apply import outcome_of
 from beamdesk.reconcile.keeping import Answers
 from beamdesk.reconcile.main import run
 from beamdesk.reconcile.news import NewsReader
@@ -81,6 +82,12 @@ async def insert(store: SqlStore, *desktops: Desktop) -> None:
             await tx.desktops.insert(one)
 
 
+async def postpone(store: SqlStore, desktop_id: DesktopId) -> None:
+    async with store.begin(write=True) as tx:
+        (claimed,) = await tx.desktops.claim(token="t", now=T0, until=LATER, limit=1)
+        assert await tx.desktops.apply(claimed, replace(outcome_of(claimed.desktop), due_at=LATER), T0)
+
+
 async def get(store: SqlStore, desktop_id: DesktopId) -> Desktop:
     async with store.begin() as tx:
         row = await tx.desktops.get(desktop_id)
@@ -134,28 +141,66 @@ HASTY = replace(RULES, timings=replace(RULES.timings, patience=timedelta(seconds
 
 
 @pytest.mark.parametrize(
-    ("others", "proves_in_s", "away"),
+    ("others", "proves_in_s", "silent"),
     [(True, 3600, False), (False, 0.01, False), (False, 3600, True)],
     ids=["others get answers", "nobody else asks", "nobody gets an answer"],
 )
-async def test_news_that_takes_long_is_away_only_when_nobody_would_get_an_answer(
-    store: SqlStore, others: bool, proves_in_s: float, away: bool
+async def test_news_that_takes_long_wakes_everything_only_when_nobody_would_get_an_answer(
+    store: SqlStore, others: bool, proves_in_s: float, silent: bool
 ) -> None:
     """To look at everything because a question takes long keeps a busy cloud busy."""
     cloud, answers = TellingCloud(), Answers()
     await insert(store, make_desktop(NAMES[0], phase=Phase.BOOTING, due_at=LATER))
+    news = reader(store, cloud, answers, HASTY)
+    await news.read()  # the first wakes everything
+    await postpone(store, NAMES[0])
     cloud.takes_s, cloud.proves_in_s = 0.35, proves_in_s
+    told: list[bool] = []
 
     async def answer() -> None:
-        while others:
-            answers.got_one()
+        while True:
+            if others:
+                answers.got_one()
+            told.append(answers.silent)
             await asyncio.sleep(0.01)
 
     answering = asyncio.create_task(answer())
-    await reader(store, cloud, answers, HASTY).read()
+    await news.read()
     answering.cancel()
-    assert (answers.uninformed, answers.silent, cloud.trusted) == (away, away, not away)
+    assert any(told) is silent
+    assert ((await get(store, NAMES[0])).due_at == T0) is silent
+    assert (answers.silent, answers.uninformed, cloud.trusted) == (False, False, True), "it came in the end"
     assert cloud.proved > 0 or others
+
+
+async def test_who_moves_hears_of_a_silent_cloud_and_asks_nothing_until_it_answers_somebody(store: SqlStore) -> None:
+    cloud = TellingCloud()
+    await insert(store, make_desktop(NAMES[0], phase=Phase.BUILDING), make_desktop(NAMES[1], phase=Phase.BUILDING))
+    hasty = replace(HASTY, call_timeout=timedelta(seconds=0.3), tick=timedelta(seconds=0.05))
+    worker = Worker(store, cloud, FrozenClock(), SystemSecrets(), hasty)
+    worker.answers.falls_silent()
+    first, second = await worker.claim(2)
+    await worker.process(first)
+    row = await get(store, first.desktop.id)
+    assert (cloud.looks, row.reason, row.attempts) == (0, Reason.CLOUD_UNAVAILABLE, 1)
+    waiting = asyncio.create_task(worker.process(second))
+    for _ in range(20):
+        await asyncio.sleep(0.01)
+        if (await get(store, second.desktop.id)).reason is Reason.CLOUD_BUSY:
+            break
+    else:
+        pytest.fail("it says nothing while it waits")
+    worker.answers.speaks()
+    await waiting
+    assert (cloud.looks, (await get(store, second.desktop.id)).attempts) == (1, 0)
+
+
+async def test_a_silent_cloud_is_asked_for_news_though_nothing_moves_so_that_somebody_finds_out(store: SqlStore) -> None:
+    cloud, answers = TellingCloud(), Answers()
+    await insert(store, make_desktop(NAMES[0], phase=Phase.READY))
+    answers.falls_silent()
+    await reader(store, cloud, answers).read()
+    assert (cloud.told, answers.silent) == (1, False)
 
 
 async def test_news_that_is_late_is_asked_for_again_before_everything_is_looked_at(store: SqlStore) -> None:
