@@ -59,14 +59,14 @@ class OpenStackCloud:
         if at := self._at(server_id):
             await at[0].power.stop(at[1])
         else:
-            await self._ask_any()
+            await self.prove()  # "absent" is only true where somebody answers
 
     async def delete_server(self, server_id: ServerId) -> None:
         """Delete the server and its port, keep the home volume; absent is success."""
         if at := self._at(server_id):
             await at[0].delete(at[1])
         else:
-            await self._ask_any()
+            await self.prove()  # "absent" is only true where somebody answers
 
     async def delete_home(self, desktop_id: DesktopId) -> None:
         """Delete the home volume and whatever else the desktop left; absent is success; refused while a server uses it."""
@@ -170,10 +170,6 @@ class OpenStackCloud:
         if split[0] not in self.places:
             raise CloudRefused(f"The server is in the place {split[0]}, which openstack.places does not have any more.")
         return self.places[split[0]], split[1]
-
-    async def _ask_any(self) -> None:
-        """Prove that the cloud answers: "absent" is only true where somebody looked."""
-        await _everywhere([place.connection.microversion() for place in self.places.values()])
 
     @staticmethod
     async def _ask_all(looks: Sequence[Awaitable[Observation]]) -> list[Observation | CloudError]:
