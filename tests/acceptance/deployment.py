@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
@@ -80,10 +81,15 @@ class Deployment:
         )
 
     def copy_demo_data(self) -> None:
-        """Generate the sample data once per machine, then copy."""
+        """Generate the sample data once per machine, then copy; another process of the tests waits for that."""
         python = PREFIX / "venv/bin/python"
-        subprocess.run([python, "-m", "beamdesk.adapters.demo.data", "--root", DEMO_DATA], check=True, stdout=subprocess.DEVNULL)
-        subprocess.run(["cp", "-a", "--reflink=auto", DEMO_DATA, self.data], check=True)
+        DEMO_DATA.parent.mkdir(parents=True, exist_ok=True)
+        with DEMO_DATA.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            subprocess.run(
+                [python, "-m", "beamdesk.adapters.demo.data", "--root", DEMO_DATA], check=True, stdout=subprocess.DEVNULL
+            )
+            subprocess.run(["cp", "-a", "--reflink=auto", DEMO_DATA, self.data], check=True)
 
     def start(self) -> str:
         result = self.beamdesk("up", "--detach", check=False, prefix=self.prefix)

@@ -31,7 +31,7 @@ BUSY = 6
 LATE = 1
 """So often in a row news may not have come by then; it is asked for again."""
 STEPS = 4
-"""In a part of the patience, whoever waits for news looks whether others get answers."""
+"""So often within the patience, whoever waits for news looks whether others get answers."""
 _AWAY = "The cloud does not tell what changed in time."
 
 

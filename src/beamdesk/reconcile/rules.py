@@ -14,6 +14,7 @@ class ReconcileRules:
     """``claim``: how long a desktop waits for another reconciler when the one that holds it dies; a living one renews it.
 
     ``calm``: the longest pause between two looks at a server that is only waited for, while news of it comes (see `news`).
+    ``sweep_homes``: how often what deleted desktops left behind is looked for, while nothing is known to be left.
     ``tick``: how often a pass that takes long renews its claim and says so. ``call_timeout``: the longest a cloud call may take
     before its answer counts as lost. ``concurrency``: passes at work; ``stalled_most``: passes besides that wait for a slow cloud.
     ``orders``: how many of all these may give the cloud an order at once: a cloud that is slow is not made slower.

@@ -250,6 +250,7 @@ async def test_a_cloud_that_does_not_answer_is_told_to_everybody_and_memory_is_n
     sight.down = True
     with pytest.raises(CloudUnavailable):
         await watch.news()
+    watch.distrust()
     answers = await asyncio.gather(*(watch.see(one) for one in MANY), return_exceptions=True)
     assert all(isinstance(answer, CloudUnavailable) for answer in answers)
     sight.down = False

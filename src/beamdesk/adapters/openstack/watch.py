@@ -112,7 +112,7 @@ class Watch:
         return await asyncio.shield(answer)
 
     async def news(self) -> News:
-        """Ask what changed since the last time. Who gives up waiting may ask again, or has to say that news is away: `distrust`.
+        """Ask what changed since the last time. Who gets none may ask again, or has to say that news is away: `distrust`.
 
         Raises:
             CloudError: nobody knows; the next news tells what was missed.
@@ -127,9 +127,6 @@ class Watch:
                     self._since = await self._beginning()
                 assert self._since is not None  # noqa: S101  # set above
                 servers, clock = await self._sight.changed(self._since)
-            except CloudError:
-                self._memory.distrust()
-                raise
             finally:
                 self._memory.asking = False
             other = self._memory.learn(servers, begun, self._monotonic())

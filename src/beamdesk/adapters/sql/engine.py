@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceEr
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from beamdesk.adapters.sql.quick import QuickConnection
+from beamdesk.adapters.sql.sqlite import SqliteConnection
 from beamdesk.domain.errors import ConfigurationError, StoreUnavailable
 
 BUSY_TIMEOUT_MS = 10_000
@@ -76,7 +76,7 @@ def make_engines(url: str) -> Engines:
             max_overflow=0,
             pool_timeout=30,
             hide_parameters=True,
-            async_creator=partial(QuickConnection, path),
+            async_creator=partial(SqliteConnection, path),
         )
         for size in (1, 4)
     )

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from beamdesk.adapters.sql.engine import Engines, make_engines
-from beamdesk.adapters.sql.quick import QuickConnection
+from beamdesk.adapters.sql.sqlite import SqliteConnection
 
 pytestmark = pytest.mark.anyio
 
@@ -31,13 +31,13 @@ class Trips:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.made = 0
-        original = QuickConnection._execute
+        original = SqliteConnection._execute
 
-        async def counted(connection: QuickConnection, *arguments: object) -> object:
+        async def counted(connection: SqliteConnection, *arguments: object) -> object:
             self.made += 1
             return await original(connection, *arguments)
 
-        monkeypatch.setattr(QuickConnection, "_execute", counted)
+        monkeypatch.setattr(SqliteConnection, "_execute", counted)
 
 
 async def insert(engines: Engines, *words: str) -> None:
@@ -88,7 +88,7 @@ async def test_who_is_cancelled_at_any_moment_leaves_no_transaction_open(engines
     held, go = threading.Event(), threading.Event()
     async with engines.write.connect() as connection:
         driver = (await connection.get_raw_connection()).driver_connection
-    assert isinstance(driver, QuickConnection)
+    assert isinstance(driver, SqliteConnection)
 
     def hold(statement: str) -> None:
         if statement.startswith(moment) and not held.is_set():

@@ -17,10 +17,10 @@ import aiosqlite
 Parameters = Iterable[Any]
 
 
-class QuickCursor:
+class SqliteCursor:
     """A cursor whose rows are here once `execute` returns. It is never open: nothing has to be closed."""
 
-    def __init__(self, connection: QuickConnection) -> None:
+    def __init__(self, connection: SqliteConnection) -> None:
         self._connection = connection
         self._rows: list[Any] = []
         self.arraysize = 1
@@ -54,8 +54,8 @@ class QuickCursor:
         return self
 
 
-class QuickConnection(aiosqlite.Connection):
-    """A connection with a thread of its own, as any of aiosqlite's, and quick cursors."""
+class SqliteConnection(aiosqlite.Connection):
+    """A connection with a thread of its own, as any of aiosqlite's, and cursors of one trip."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(lambda: sqlite3.connect(path), iter_chunk_size=64)
@@ -65,7 +65,7 @@ class QuickConnection(aiosqlite.Connection):
 
     def cursor(self) -> Any:
         """Return a cursor, without asking the thread."""
-        return QuickCursor(self)
+        return SqliteCursor(self)
 
     async def in_thread(self, work: Any, *arguments: Any) -> Any:
         """Give the thread something to do with the connection."""
