@@ -9,7 +9,7 @@ import typer
 
 from beamdesk import __version__
 from beamdesk.cli import bookings, data, desktops, logins, offers
-from beamdesk.cli.failure import Failure
+from beamdesk.cli.failure import Exit, Failure
 from beamdesk.cli.output import clean
 
 _CLIENT = frozenset({"login", "logout", "whoami", "desktop", "experiment", "image", "flavor", "data", "booking", "--version"})
@@ -50,16 +50,35 @@ def build(*, with_services: bool) -> typer.Typer:
     return app
 
 
+def misused(error: typer.TyperException) -> str:
+    """Return the line, or the help, for arguments that cannot be understood."""
+    said = error.format_message()
+    context: typer.Context | None = getattr(error, "ctx", None)
+    if context is None:
+        return f"beamdesk: {clean(said)}"
+    if said == context.get_help():  # a group without a command
+        return said
+    line = clean(" ".join(said.split())).rstrip(".")
+    return f"beamdesk: {line}. See '{context.command_path} --help'."
+
+
 def main() -> None:
     """Run the program; a failure is one line on standard error and an exit code (see `failure`)."""
     app = build(with_services=len(sys.argv) < 2 or sys.argv[1] not in _CLIENT)
     try:
-        app()
+        code = app(prog_name="beamdesk", standalone_mode=False)
+    except typer.TyperException as error:
+        sys.stderr.write(f"{misused(error)}\n")
+        sys.exit(error.exit_code)
     except Failure as failure:
         sys.stderr.write(f"beamdesk: {clean(failure.message)}\n")
         sys.exit(int(failure.exit_code))
+    except typer.Abort:
+        sys.stderr.write("beamdesk: Stopped: nothing was answered.\n")
+        sys.exit(int(Exit.FAILED))
     except KeyboardInterrupt:
         sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":
