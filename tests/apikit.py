@@ -118,6 +118,10 @@ async def _console(server_id: str) -> str:
     return f"console of {server_id}"
 
 
+async def _screen(server_id: str) -> str:
+    return f"https://cloud.example.org/vnc?token=secret-of-{server_id}"
+
+
 _TEMPLATE = tempfile.TemporaryDirectory(prefix="beamdesk-apikit-")
 
 
@@ -153,6 +157,7 @@ async def running_app(folder: Path, *, rules: SiteRules | None = None, url: str 
             desktop_origin=lambda desktop_id: f"http://d-{desktop_id}.localhost:8081",
             portal_origin=ORIGIN,
             console=_console,
+            screen=_screen,
             hosts=one_host,
         )
         yield replace(app, **changes)
@@ -207,9 +212,9 @@ async def make_ready(app: App, desktop_id: DesktopId, phase: Phase = Phase.READY
                 reason=desktop.reason,
                 detail=desktop.detail,
                 observed_generation=desktop.generation,
-                admitted=True if ready else desktop.admitted,
+                admitted=phase is not Phase.STOPPED if ready else desktop.admitted,
                 server_id=f"server-{desktop_id}" if ready else desktop.server_id,
-                address="unix:/run/x/stream.sock" if ready else desktop.address,
+                address="unix:/run/x/stream.sock" if ready and phase is Phase.READY else desktop.address,
                 attempts=0,
                 queued_at=None,
                 queue=None,

@@ -38,6 +38,8 @@ MOVES = st.one_of(
     st.tuples(st.just("guests"), st.integers(1, 8)),
     st.tuples(st.just("apply"), _WHICH),
     st.tuples(st.just("want"), _WHICH, st.sampled_from(Desired)),
+    st.tuples(st.just("rebuild"), _WHICH),
+    st.tuples(st.just("resize"), _WHICH),
     st.tuples(st.just("lease"), _WHICH),
     st.tuples(st.just("spoil"), st.sampled_from(_FAULTS)),
     st.tuples(st.just("kill"), _WHICH),
@@ -93,6 +95,10 @@ async def _play_one(stage: Stage, name: str, *details: Any) -> None:  # noqa: C9
             await stage.apply_for(which)
         case "want", which, desired:
             await stage.want(which, desired)
+        case "rebuild", which:
+            await stage.rebuild(which)
+        case "resize", which:
+            await stage.resize(which)
         case "lease", which:
             await stage.end_lease(which)
         case "spoil", kind:

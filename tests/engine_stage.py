@@ -17,10 +17,10 @@ from beamdesk.adapters.fake.cloud import FakeCloud, FakeTimes
 from beamdesk.adapters.fake.guest import FakeGuests
 from beamdesk.adapters.sql.store import SqlStore
 from beamdesk.domain.catalog import Resources
-from beamdesk.domain.desktop import Desired, Desktop, Phase
+from beamdesk.domain.desktop import Desired, Desktop, Phase, Shape
 from beamdesk.domain.errors import CloudRefused, CloudUnavailable
 from beamdesk.domain.events import EventKind
-from beamdesk.domain.ids import DesktopId
+from beamdesk.domain.ids import DesktopId, FlavorId
 from beamdesk.domain.lifecycle import TRANSITIONS
 from beamdesk.domain.server import HostState, Remedy
 from beamdesk.ports.cloud import Capacity, ServerStatus
@@ -107,6 +107,7 @@ class Stage:
         gated = GatedStore(store, self)
         self.worker = Worker(gated, self.cloud, clock, self.secrets, RULES)
         self.sweeper = Sweeper(gated, self.cloud, clock, RULES)
+        self.remakes = 0
         self.actors = [Actor(f"reconciler-{number}") for number in range(actors)]
 
     async def _gate_of_call(self, call: str, moment: str) -> None:
@@ -169,6 +170,27 @@ class Stage:
             if await tx.desktops.get(desktop_id):
                 lease = now + timedelta(hours=8) if desired is Desired.RUNNING else None
                 await tx.desktops.change_intent(desktop_id, now=now, desired=desired, lease_ends_at=lease)
+
+    async def rebuild(self, number: int) -> None:
+        """Have a stopped or failed desktop started on a server made anew, as the use case does."""
+        await self._remake(number, (Phase.STOPPED, Phase.FAILED), Desired.RUNNING)
+
+    async def resize(self, number: int) -> None:
+        """Give a stopped desktop another size."""
+        await self._remake(number, (Phase.STOPPED,), None)
+
+    async def _remake(self, number: int, phases: tuple[Phase, ...], desired: Desired | None) -> None:
+        desktop_id, now = DesktopId(NAMES[number % len(NAMES)]), self.clock.now()
+        async with self.raw.begin(write=True) as tx:
+            desktop = await tx.desktops.get(desktop_id)
+            if desktop is None or desktop.phase not in phases or desktop.desired is Desired.DELETED:
+                return
+            if desired is None and desktop.desired is not Desired.STOPPED:
+                return
+            self.remakes += 1
+            shape = Shape(f"image-{self.remakes}", FlavorId(f"size-{self.remakes}"), desktop.resources, desktop.words)
+            lease = now + timedelta(hours=8) if desired else None
+            await tx.desktops.change_intent(desktop_id, now=now, desired=desired, lease_ends_at=lease, shape=shape)
 
     async def end_lease(self, number: int) -> None:
         desktop_id = DesktopId(NAMES[number % len(NAMES)])
@@ -261,9 +283,15 @@ class Stage:
                 assert desktop.phase is Phase.READY, (desktop.phase, desktop.reason, desktop.detail)
                 assert servers == [ServerStatus.ACTIVE]
                 assert desktop.address
+                assert not desktop.outdated
+                assert self._made_of(desktop.id) == (desktop.image_ref, desktop.flavor), "the server is not what was asked for last"
         await self.check_room(desktops)
         await self.check_always(one_server=True)
         await self._check_events()
+
+    def _made_of(self, desktop_id: DesktopId) -> tuple[str, str]:
+        (made,) = (one for one in self.cloud.world.state.servers.values() if one.desktop_id == desktop_id and one.gone_at is None)
+        return made.spec["image_ref"], made.spec["flavor_ref"]
 
     async def check_room(self, desktops: list[Desktop]) -> None:
         """Who waits in the end waits because there is no room."""

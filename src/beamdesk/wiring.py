@@ -31,7 +31,7 @@ from beamdesk.domain.ids import DesktopId, ServerId
 from beamdesk.domain.storage import GuestSite
 from beamdesk.pace import reconcile_rules
 from beamdesk.ports.catalog import Catalog
-from beamdesk.ports.cloud import Cloud
+from beamdesk.ports.cloud import Cloud, ServerOperations
 from beamdesk.ports.files import ExperimentFiles
 from beamdesk.ports.identity import PasswordSignIn
 from beamdesk.ports.placing import HostSource
@@ -174,6 +174,7 @@ async def open_app(settings: Settings, cloud: Cloud) -> AsyncIterator[App]:
                 desktop_origin=desktop_origin(settings),
                 portal_origin=settings.origin,
                 console=console,
+                screen=cloud.console_url if isinstance(cloud, ServerOperations) else None,
                 guest_site=guest_site(settings),
                 hosts=cloud.hosts if isinstance(cloud, HostSource) else None,
             )

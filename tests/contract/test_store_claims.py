@@ -77,6 +77,7 @@ async def test_apply_writes_the_state_and_lets_go(store: SqlStore) -> None:
     await insert(store, "desktop01")
     (claimed,) = await claim(store)
     after = replace(claimed.desktop, phase=Phase.BUILDING, server_id="server-1", due_at=LATER, absent_since=T0, repairs=1)
+    after = replace(after, server_generation=1)
     async with store.begin(write=True) as tx:
         assert await tx.desktops.apply(claimed, outcome_of(after), T0)
     assert await get(store, "desktop01") == replace(after, version=2)

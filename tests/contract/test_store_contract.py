@@ -10,10 +10,11 @@ import pytest
 
 from beamdesk.adapters.sql.store import SqlStore
 from beamdesk.domain.catalog import Resources
-from beamdesk.domain.desktop import Desired, Phase, Reason
+from beamdesk.domain.desktop import Desired, Phase, Reason, Shape
 from beamdesk.domain.errors import NotFound, StaleWrite
 from beamdesk.domain.events import EventKind, NewEvent
-from beamdesk.domain.ids import DesktopId, PersonId, SessionId
+from beamdesk.domain.ids import DesktopId, FlavorId, PersonId, SessionId
+from beamdesk.scheduling.vocabulary import Words
 from engine_kit import ADA, EXPERIMENT, T0, make_desktop
 from storekit import LATER, SOON, claim, get, insert, make_guest, make_session
 
@@ -94,6 +95,19 @@ async def test_usage_counts_rows_and_running_resources(store: SqlStore) -> None:
         assert (usage.desktops, usage.resources) == (3, Resources(2, 4096, 20, 0))
         assert (await tx.desktops.usage(experiment=EXPERIMENT.id)).desktops == 3
         assert (await tx.desktops.usage(owner=PersonId("nobody"))).resources == Resources()
+
+
+async def test_another_shape_is_an_intent_that_asks_for_a_server_made_anew(store: SqlStore) -> None:
+    await insert(store, "desktop01", desired=Desired.STOPPED)
+    words = Words(gpus=1, aggregates=frozenset({"beamline-b7"}))
+    shape = Shape("fresh-image", FlavorId("large"), Resources(8, 32768, 40, 1), words)
+    async with store.begin(write=True) as tx:
+        changed = await tx.desktops.change_intent(DesktopId("desktop01"), now=SOON, shape=shape)
+        assert Shape(changed.image_ref, changed.flavor, changed.resources, changed.words) == shape
+        assert (changed.generation, changed.fresh_generation, changed.server_generation, changed.outdated) == (2, 2, 0, True)
+        assert (changed.desired, changed.desired_generation) == (Desired.STOPPED, 0), "nothing else is wanted than before"
+        renamed = await tx.desktops.change_intent(DesktopId("desktop01"), now=SOON, name="New")
+        assert (renamed.fresh_generation, renamed.flavor) == (2, "large")
 
 
 async def test_an_intent_grows_generation_and_version_and_makes_the_row_due(store: SqlStore) -> None:

@@ -27,9 +27,9 @@ from beamdesk.adapters.openstack.names import NONCE_KEY, Names
 from beamdesk.adapters.sql.store import SqlStore
 from beamdesk.adapters.system import SystemClock, SystemSecrets
 from beamdesk.domain.catalog import Resources
-from beamdesk.domain.desktop import Desired, Desktop, Phase
+from beamdesk.domain.desktop import Desired, Desktop, Phase, Shape
 from beamdesk.domain.events import Event
-from beamdesk.domain.ids import DesktopId
+from beamdesk.domain.ids import DesktopId, FlavorId
 from beamdesk.domain.secrets import hash_secret
 from beamdesk.pace import reconcile_rules
 from beamdesk.protocol.guest import Step, StepName, StepState
@@ -180,6 +180,13 @@ class World:
             if await tx.desktops.get(desktop_id):
                 lease = now + timedelta(hours=8) if desired is Desired.RUNNING else None
                 await tx.desktops.change_intent(desktop_id, now=now, desired=desired, lease_ends_at=lease)
+
+    async def remake(self, desktop_id: DesktopId, flavor: str) -> None:
+        """Ask for a server made anew in a size."""
+        desktop = await self.now(desktop_id)
+        shape = Shape(desktop.image_ref, FlavorId(flavor), desktop.resources, desktop.words)
+        async with self.store.begin(write=True) as tx:
+            await tx.desktops.change_intent(desktop_id, now=self.clock.now(), shape=shape)
 
     async def get(self, desktop_id: DesktopId) -> Desktop | None:
         """Return the row."""

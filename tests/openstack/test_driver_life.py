@@ -50,6 +50,29 @@ async def test_a_desktop_comes_up_stops_starts_with_a_new_nonce_and_goes_without
     await world.nothing_left()
 
 
+async def test_a_resized_and_a_rebuilt_desktop_have_a_new_server_and_the_old_home(world: World) -> None:
+    world.start()
+    (desktop,) = await world.add()
+    (row,) = await world.ready(desktop)
+    homes = (await asyncio.to_thread(world.left)).volumes
+    assert homes, "this world keeps homes on Cinder"
+    server_ids = [row.server_id]
+    for flavor in ("gpu", "small"):
+        await world.want(desktop, Desired.STOPPED)
+        await world.reach(desktop, Phase.STOPPED)
+        await world.remake(desktop, flavor)
+        assert (await world.now(desktop)).server_id == server_ids[-1], "nothing is lost before the next start"
+        await world.want(desktop, Desired.RUNNING)
+        (row,) = await world.ready(desktop)
+        server_ids.append(row.server_id)
+        await world.one_of_each(desktop)
+        (record,) = await asyncio.to_thread(world.nova_records)
+        assert (record["id"], record["flavor"]["original_name"]) == (row.server_id.rpartition(":")[2], f"desk-{flavor}")
+        assert (await asyncio.to_thread(world.left)).volumes == homes
+    assert len(set(server_ids)) == 3
+    await world.nothing_left()
+
+
 async def test_a_stopped_desktop_gives_its_card_to_others_and_gets_one_back_when_one_is_free(world: World) -> None:
     world.start()
     with cards_taken(world.admin, 3):  # one is left

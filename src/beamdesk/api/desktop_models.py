@@ -32,6 +32,12 @@ class DesktopPatch(Input):
     name: str = Field(min_length=1, max_length=200, description=_NAME, examples=["Sandstone, run 3"])
 
 
+class Size(Input):
+    """The size that a desktop shall have."""
+
+    flavor: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", examples=["large"])
+
+
 class ExperimentName(BaseModel):
     """The experiment of a desktop."""
 

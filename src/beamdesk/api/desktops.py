@@ -9,11 +9,11 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from beamdesk.api.callers import Application, DesktopIdPath, SignedIn
-from beamdesk.api.desktop_models import Desktop, DesktopPatch, NewDesktop
+from beamdesk.api.desktop_models import Desktop, DesktopPatch, NewDesktop, Size
 from beamdesk.api.models import LINK_HEADER, Limit, Page, Time, answer, answer_page
 from beamdesk.api.problems import documented
 from beamdesk.api.versions import ETAG_HEADER, IfMatch, IfNoneMatch, expected_version, tag_of, unchanged
-from beamdesk.app import connections, desktops, screens
+from beamdesk.app import connections, desktops, remake, screens
 from beamdesk.app.views import DesktopView
 from beamdesk.domain.ids import DesktopId, ExperimentId, FlavorId, ImageId
 from beamdesk.domain.session import ViewerRole
@@ -46,6 +46,12 @@ class Console(BaseModel):
     """The last lines of a server's console."""
 
     text: str
+
+
+class Screen(BaseModel):
+    """Where a server's own screen is shown. The address holds a token of the cloud's: open it, and keep it nowhere."""
+
+    url: str = Field(repr=False, examples=["https://cloud.example.org:6080/vnc_auto.html?path=%3Ftoken%3D9f1c"])
 
 
 def _answer(view: DesktopView, status: HTTPStatus = HTTPStatus.OK, *, if_none_match: str | None = None) -> Response:
@@ -156,6 +162,31 @@ async def extend(app: Application, caller: SignedIn, desktop_id: DesktopIdPath, 
     return _answer(await desktops.extend(app, caller, desktop_id, if_version=version))
 
 
+@router.post(
+    "/desktops/{desktop_id}/actions/rebuild",
+    status_code=HTTPStatus.ACCEPTED,
+    response_model=Desktop,
+    responses={**_CHANGED, **documented("quota_exceeded"), 202: {"headers": ETAG_HEADER}},
+    summary="Rebuild",
+)
+async def rebuild(app: Application, caller: SignedIn, desktop_id: DesktopIdPath, if_match: IfMatch = None) -> Response:
+    """Start a stopped or failed desktop on a server made anew from its image as it is now. The home stays, the rest is new."""
+    version = expected_version(if_match)
+    return _answer(await remake.rebuild(app, caller, desktop_id, if_version=version), HTTPStatus.ACCEPTED)
+
+
+@router.post(
+    "/desktops/{desktop_id}/actions/resize",
+    response_model=Desktop,
+    responses={**_CHANGED, **documented("quota_exceeded"), 200: {"headers": ETAG_HEADER}},
+    summary="Resize",
+)
+async def resize(app: Application, caller: SignedIn, desktop_id: DesktopIdPath, body: Size, if_match: IfMatch = None) -> Response:
+    """Give a stopped desktop another size, from its next start on. Its server is made anew then; the home stays."""
+    version = expected_version(if_match)
+    return _answer(await remake.resize(app, caller, desktop_id, FlavorId(body.flavor), if_version=version))
+
+
 @router.delete(
     "/desktops/{desktop_id}",
     status_code=HTTPStatus.ACCEPTED,
@@ -192,3 +223,15 @@ async def connect(app: Application, caller: SignedIn, desktop_id: DesktopIdPath)
 async def console(app: Application, caller: SignedIn, desktop_id: DesktopIdPath) -> Response:
     """Return the last lines that the server wrote to its console."""
     return answer(Console(text=await screens.console(app, caller, desktop_id)))
+
+
+@router.post(
+    "/desktops/{desktop_id}/screen",
+    status_code=HTTPStatus.CREATED,
+    response_model=Screen,
+    responses=documented("not_found", "forbidden", "conflict", "not_supported", "cloud_refused", "cloud_unavailable"),
+    summary="Server screen, for operators",
+)
+async def screen(app: Application, caller: SignedIn, desktop_id: DesktopIdPath) -> Response:
+    """Return the address of the server's own screen while the desktop is not ready: why it does not come up is seen there."""
+    return answer(Screen(url=await screens.screen(app, caller, desktop_id)), HTTPStatus.CREATED)

@@ -43,7 +43,8 @@ class App:
 
     ``capacity`` returns what desktops may use in total, None where the cloud decides; it raises NotSupported where none can run.
     ``portal_origin`` is the only origin whose pages may change something with the portal's cookie. ``console`` reads the last
-    lines of a server's console for operators. ``guest_site``: what desktops become when they enrol.
+    lines of a server's console for operators, ``screen`` asks the cloud for the address of its screen. ``guest_site``: what
+    desktops become when they enrol.
     ``hosts``: those among which we choose, None where the cloud does.
     """
 
@@ -58,6 +59,7 @@ class App:
     hint: Callable[[], None] = lambda: None
     portal_origin: str = ""
     console: Callable[[ServerId], Awaitable[str]] | None = None
+    screen: Callable[[ServerId], Awaitable[str]] | None = None
     guest_site: GuestSite = field(default_factory=GuestSite)
     limits: Limits = field(default_factory=Limits)
     snapshots: Snapshots = field(default_factory=Snapshots)

@@ -4,36 +4,29 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from beamdesk.app.audit import audited
+from beamdesk.app.choice import check_quota, choose, refuse_what_never_fits
 from beamdesk.app.context import App
 from beamdesk.app.logins import Caller
-from beamdesk.app.promises import fits_no_host, refuse_to_run_into_a_booking
-from beamdesk.app.views import DesktopView, flavor_of, image_of, view_desktop, view_desktops
-from beamdesk.domain.catalog import Flavor, Image, Resources
-from beamdesk.domain.catalog import wanted as words_of
-from beamdesk.domain.desktop import Desired, Desktop, Phase, Reason
-from beamdesk.domain.errors import Conflict, Forbidden, Invalid, NotFound, NotSupported, QuotaExceeded
+from beamdesk.app.promises import refuse_to_run_into_a_booking
+from beamdesk.app.views import DesktopView, view_desktop, view_desktops
+from beamdesk.domain.catalog import Flavor, Image
+from beamdesk.domain.desktop import Desired, Desktop, Phase, Reason, Shape
+from beamdesk.domain.errors import Conflict, Forbidden, Invalid, NotFound
 from beamdesk.domain.events import EventKind, NewEvent
 from beamdesk.domain.experiment import Experiment
-from beamdesk.domain.ids import DesktopId, ExperimentId, FlavorId, ImageId, PersonId
+from beamdesk.domain.ids import DesktopId, ExperimentId, FlavorId, ImageId
 from beamdesk.domain.lease import can_extend, extended
 from beamdesk.domain.person import Person, Role
-from beamdesk.domain.policy import Action, allowed_actions, may_apply, over_quota
+from beamdesk.domain.policy import Action, allowed_actions, may_apply
 from beamdesk.ports.store import Transaction
-from beamdesk.scheduling.errors import SchedulingError
-from beamdesk.scheduling.vocabulary import Words, demand
+from beamdesk.scheduling.vocabulary import Words
 
-_RESOURCE_WORDS = {
-    "desktops": "number of desktops",
-    "vcpus": "CPUs",
-    "memory_mib": "memory",
-    "disk_gib": "disk",
-    "gpus": "GPUs",
-    "gpu_kind": "GPUs of this kind",
-    "together": "of it in one place",
-}
+Remake = Callable[[Desktop], Awaitable[Shape]]
+"""Tells what the next server of a desktop is made of, or why it cannot be made anew."""
 _KEY = re.compile(r"[\x21-\x7e]{1,128}\Z")
 
 
@@ -71,8 +64,8 @@ async def apply(app: App, caller: Caller, wanted: NewDesktop, *, idempotency_key
                 earlier = await _earlier(app, tx, person, wanted, idempotency_key)
             if earlier is not None:  # before everything else: what was on offer or allowed then may not be now
                 return earlier
-        image, flavor, words = await _choice(app, wanted)
-        await _refuse_what_never_fits(app, flavor, words)
+        image, flavor, words = await choose(app, wanted.image, wanted.flavor)
+        await refuse_what_never_fits(app, flavor, words)
         async with app.store.begin(write=True) as tx:
             await tx.desktops.lock_usage(person.id, wanted.experiment)
             experiment = await tx.people.experiment(wanted.experiment)
@@ -107,35 +100,6 @@ async def _earlier(app: App, tx: Transaction, person: Person, wanted: NewDesktop
     return await view_desktop(app, tx, person, desktop)
 
 
-async def _choice(app: App, wanted: NewDesktop) -> tuple[Image, Flavor, Words]:
-    image, flavor = await image_of(app, wanted.image), await flavor_of(app, wanted.flavor)
-    if image is None:
-        known = ", ".join(image.id for image in await app.catalog.images()) or "none is built yet"
-        raise Invalid(f"There is no image of this name. Images on offer: {known}.", field="image")
-    if flavor is None:
-        known = ", ".join(flavor.id for flavor in await app.catalog.flavors())
-        raise Invalid(f"There is no size of this name. Sizes on offer: {known}.", field="flavor")
-    try:
-        return image, flavor, words_of(flavor, image)
-    except SchedulingError as error:
-        if demand(image.words, container=True) is not None and not flavor.resources.gpus:
-            raise Invalid("This image needs a GPU. Choose a size that has one.", field="flavor") from error
-        raise Invalid("This size does not have what this image needs. Choose another size.", field="flavor") from error
-
-
-async def _refuse_what_never_fits(app: App, flavor: Flavor, words: Words) -> None:
-    try:
-        total = await app.capacity()
-    except NotSupported as error:
-        raise Conflict(error.message) from error
-    if app.hosts is None and total is not None and (lacking := total.lacks_for(flavor.resources)):
-        short = " and ".join(_RESOURCE_WORDS[name] for name in lacking)
-        raise Invalid(f"This site has too little {short} for this size, even when empty. Choose a smaller one.", field="flavor")
-    if app.hosts is not None and (lacking := await fits_no_host(app, flavor.resources, words)):
-        short = " and ".join(_RESOURCE_WORDS[name] for name in lacking)
-        raise Invalid(f"No host of this site could ever run this size: too little {short}. Choose a smaller one.", field="flavor")
-
-
 async def _insert(
     app: App,
     tx: Transaction,
@@ -147,7 +111,7 @@ async def _insert(
     wanted: NewDesktop,
     idempotency_key: str | None,
 ) -> Desktop:
-    await _check_quota(app, tx, person.id, experiment.id, flavor.resources, new_desktops=1)
+    await check_quota(app, tx, person.id, experiment.id, flavor.resources, new_desktops=1)
     now = app.clock.now()
     desktop = Desktop(
         id=DesktopId(app.secrets.id()),
@@ -202,22 +166,6 @@ def clean_name(name: str) -> str:
     return name
 
 
-async def _check_quota(
-    app: App, tx: Transaction, person: PersonId, experiment: ExperimentId, wanted: Resources, *, new_desktops: int
-) -> None:
-    scopes = (
-        ("your", app.rules.person_quota, await tx.desktops.usage(owner=person)),
-        ("the experiment's", app.rules.experiment_quota, await tx.desktops.usage(experiment=experiment)),
-    )
-    for whose, quota, usage in scopes:
-        over = over_quota(quota, usage, wanted, new_desktops=new_desktops)
-        if over:
-            words = " and ".join(_RESOURCE_WORDS[name] for name in over)
-            raise QuotaExceeded(
-                f"This would exceed {whose} quota: {words}. Stop or delete a desktop, or choose a smaller size.", field="flavor"
-            )
-
-
 async def list_desktops(app: App, caller: Caller, *, after: DesktopId | None = None, limit: int = 50) -> DesktopPage:
     """Return the desktops that the caller may see, newest first."""
     person = caller.person
@@ -262,41 +210,50 @@ async def get_desktop(app: App, caller: Caller, desktop_id: DesktopId) -> Deskto
 
 async def stop(app: App, caller: Caller, desktop_id: DesktopId, *, if_version: int | None = None) -> DesktopView:
     """Stop the desktop and keep its home. Stopping a stopped one is fine."""
-    return await _intend(app, caller, desktop_id, Action.STOP, Desired.STOPPED, if_version)
+    return await intend(app, caller, desktop_id, Action.STOP, Desired.STOPPED, if_version)
 
 
 async def start(app: App, caller: Caller, desktop_id: DesktopId, *, if_version: int | None = None) -> DesktopView:
     """Start a stopped or failed desktop with a lease of at least the initial length. Starting a running one is fine."""
-    return await _intend(app, caller, desktop_id, Action.START, Desired.RUNNING, if_version)
+    return await intend(app, caller, desktop_id, Action.START, Desired.RUNNING, if_version)
 
 
 async def delete(app: App, caller: Caller, desktop_id: DesktopId, *, if_version: int | None = None) -> DesktopView:
     """Delete the desktop and its home for good. Deleting twice is fine while it is under way."""
-    return await _intend(app, caller, desktop_id, Action.DELETE, Desired.DELETED, if_version)
+    return await intend(app, caller, desktop_id, Action.DELETE, Desired.DELETED, if_version)
 
 
-async def _intend(
-    app: App, caller: Caller, desktop_id: DesktopId, action: Action, desired: Desired, if_version: int | None
+async def intend(
+    app: App,
+    caller: Caller,
+    desktop_id: DesktopId,
+    action: Action,
+    desired: Desired,
+    if_version: int | None,
+    remake: Remake | None = None,
 ) -> DesktopView:
+    """Write down what is wanted of a desktop, and with ``remake`` that its next server is made anew."""
     person, now = caller.person, app.clock.now()
     async with audited(app, str(action), actor=person.id, desktop=desktop_id), app.store.begin(write=True) as tx:
-        desktop, experiment = await _permitted(tx, person, desktop_id, action)
+        desktop, experiment = await permitted(tx, person, desktop_id, action)
         if desktop.desired is Desired.DELETED and desired is not Desired.DELETED:
             raise Conflict("This desktop is being deleted.")
+        shape = await remake(desktop) if remake else None
         lease = None
         if desired is Desired.RUNNING:
             if desktop.desired is not Desired.RUNNING:
                 await tx.desktops.lock_usage(desktop.owner, experiment.id)
-                await _check_quota(app, tx, desktop.owner, experiment.id, desktop.resources, new_desktops=0)
+                await check_quota(app, tx, desktop.owner, experiment.id, desktop.resources, new_desktops=0)
             lease = max(desktop.lease_ends_at, now + app.rules.lease.initial)
             if desktop.admitted:
                 await refuse_to_run_into_a_booking(tx, desktop, lease, now)
         reason = Reason.USER if desktop.owner == person.id else Reason.OPERATOR
         desktop = await tx.desktops.change_intent(
-            desktop_id, now=now, desired=desired, reason=reason, lease_ends_at=lease, expected_version=if_version
+            desktop_id, now=now, desired=desired, reason=reason, lease_ends_at=lease, shape=shape, expected_version=if_version
         )
         data = {"desired": str(desired), "name": desktop.name}
-        await tx.events.add(now, NewEvent(EventKind.DESKTOP_INTENT, person.id, desktop_id, desktop.owner, experiment.id, data))
+        kind = EventKind.DESKTOP_REBUILT if shape else EventKind.DESKTOP_INTENT
+        await tx.events.add(now, NewEvent(kind, person.id, desktop_id, desktop.owner, experiment.id, data))
         if desired is not Desired.RUNNING:
             await tx.sessions.end_sessions(now, str(desired), desktop=desktop_id)
         view = await view_desktop(app, tx, person, desktop)
@@ -306,7 +263,12 @@ async def _intend(
     return view
 
 
-async def _permitted(tx: Transaction, person: Person, desktop_id: DesktopId, action: Action) -> tuple[Desktop, Experiment]:
+async def permitted(tx: Transaction, person: Person, desktop_id: DesktopId, action: Action) -> tuple[Desktop, Experiment]:
+    """Return a desktop of which ``person`` may ask ``action``.
+
+    Raises:
+        NotFound: it does not exist or the person may not even see it. Forbidden: the person may not do this.
+    """
     desktop = await tx.desktops.get(desktop_id)
     experiment = await tx.people.experiment(desktop.experiment) if desktop else None
     actions = allowed_actions(person, desktop, experiment) if desktop and experiment else frozenset()
@@ -327,7 +289,7 @@ async def extend(app: App, caller: Caller, desktop_id: DesktopId, *, if_version:
     """
     person, now = caller.person, app.clock.now()
     async with audited(app, "extend", actor=person.id, desktop=desktop_id), app.store.begin(write=True) as tx:
-        desktop, experiment = await _permitted(tx, person, desktop_id, Action.EXTEND)
+        desktop, experiment = await permitted(tx, person, desktop_id, Action.EXTEND)
         ends_at = extended(app.rules.lease, desktop.lease_ends_at, now)
         if desktop.desired is Desired.DELETED:
             raise Conflict("This desktop is being deleted.")
@@ -350,7 +312,7 @@ async def rename(app: App, caller: Caller, desktop_id: DesktopId, name: str, *, 
     if not name:
         raise Invalid("Give the desktop a name.", field="name")
     async with audited(app, "rename", actor=person.id, desktop=desktop_id), app.store.begin(write=True) as tx:
-        _, experiment = await _permitted(tx, person, desktop_id, Action.RENAME)
+        _, experiment = await permitted(tx, person, desktop_id, Action.RENAME)
         desktop = await tx.desktops.change_intent(desktop_id, now=now, name=name, expected_version=if_version)
         event = NewEvent(EventKind.DESKTOP_RENAMED, person.id, desktop_id, desktop.owner, experiment.id, {"name": name})
         await tx.events.add(now, event)

@@ -57,9 +57,16 @@ async def list_images(app: App, beamline: str | None = None) -> tuple[Image, ...
 
 
 async def list_flavors(
-    app: App, caller: Caller, experiment_id: ExperimentId | None = None, image_id: ImageId | None = None
+    app: App,
+    caller: Caller,
+    experiment_id: ExperimentId | None = None,
+    image_id: ImageId | None = None,
+    *,
+    new_desktops: int = 1,
 ) -> tuple[FlavorOffer, ...]:
     """Return the flavors with their availability for the caller, for one of the caller's experiments and an image if given.
+
+    ``new_desktops``: 0 for a desktop that there is already and that does not run.
 
     Raises:
         NotFound: the experiment is none of the caller's: how much of its quota is used is for its team.
@@ -76,7 +83,11 @@ async def list_flavors(
             scopes.append((app.rules.experiment_quota, await tx.desktops.usage(experiment=experiment_id)))
     offers = []
     for flavor in await app.catalog.flavors():
-        over = tuple(dict.fromkeys(name for quota, usage in scopes for name in over_quota(quota, usage, flavor.resources)))
+        over = tuple(
+            dict.fromkeys(
+                name for quota, usage in scopes for name in over_quota(quota, usage, flavor.resources, new_desktops=new_desktops)
+            )
+        )
         outlook = known.get(flavor.id) or Outlook(State.UNKNOWN, app.clock.now())
         offers.append(_offer(flavor, _within(flavor, total, used, outlook), over))
     return tuple(offers)

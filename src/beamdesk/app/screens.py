@@ -1,12 +1,13 @@
-"""What a desktop shows to those who are not connected: its newest thumbnail, and to operators its server's console."""
+"""What a desktop shows to those who are not connected: its newest thumbnail; to operators its server's console and screen."""
 
 from __future__ import annotations
 
 from beamdesk.app.audit import audited
 from beamdesk.app.context import App
 from beamdesk.app.logins import Caller
-from beamdesk.domain.desktop import Desktop
-from beamdesk.domain.errors import Forbidden, NotFound, NotSupported
+from beamdesk.domain.desktop import Desktop, Phase
+from beamdesk.domain.errors import Conflict, Forbidden, NotFound, NotSupported
+from beamdesk.domain.events import EventKind, NewEvent
 from beamdesk.domain.experiment import Experiment
 from beamdesk.domain.ids import DesktopId
 from beamdesk.domain.policy import allowed_actions, viewer_role
@@ -47,6 +48,35 @@ async def console(app: App, caller: Caller, desktop_id: DesktopId) -> str:
     if desktop.server_id is None:
         raise NotFound("This desktop has no server now.")
     return await app.console(desktop.server_id)
+
+
+async def screen(app: App, caller: Caller, desktop_id: DesktopId) -> str:
+    """Return the address of the server's own screen, as the hypervisor shows it, for operators who look why it does not come up.
+
+    The cloud made the address, a token in it included: it is worth the screen for some minutes, so it is shown and nowhere kept.
+    While somebody may be at work in the desktop there is none: nobody looks over a shoulder without consent.
+
+    Raises:
+        NotFound, Forbidden: policy. Conflict: it is ready. NotSupported: this cloud shows no screens. CloudError: as it says.
+    """
+    person = caller.person
+    async with audited(app, "open_screen", actor=person.id, desktop=desktop_id):
+        async with app.store.begin() as tx:
+            desktop, experiment = await _visible(tx, caller, desktop_id)
+        if not person.is_operator:
+            raise Forbidden("Only operators may open a server's screen.")
+        if desktop.phase is Phase.READY:
+            raise Conflict("Somebody may be at work in this desktop. Its server's screen can be opened while it is not ready.")
+    if app.screen is None:
+        raise NotSupported("The servers of this site have no screen that could be opened. Read the console instead.")
+    if desktop.server_id is None:
+        raise NotFound("This desktop has no server now.")
+    address = await app.screen(desktop.server_id)
+    async with app.store.begin(write=True) as tx:
+        data = {"name": desktop.name}
+        event = NewEvent(EventKind.SCREEN_OPENED, person.id, desktop_id, desktop.owner, experiment.id, data)
+        await tx.events.add(app.clock.now(), event)
+    return address
 
 
 async def _visible(tx: Transaction, caller: Caller, desktop_id: DesktopId) -> tuple[Desktop, Experiment]:

@@ -1,4 +1,4 @@
-"""`desktop ...`: apply, look, connect, stop, start, extend, rename, delete, and what happened."""
+"""`desktop ...`: apply, look, connect, stop, start, extend, rename, rebuild, resize, delete, and what happened."""
 
 from __future__ import annotations
 
@@ -260,6 +260,38 @@ def rename(which: Which, name: Annotated[str, typer.Argument(help="The new name.
 
 
 @desktops.command()
+def rebuild(
+    which: Which,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    wait: Wait = False,
+    timeout: Timeout = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Start a stopped or failed desktop on a new machine from its image as it is now; its home is kept."""
+    with Api.signed_in() as api:
+        desktop = find_desktop(api, which)
+        if not yes:
+            question = f"Rebuild {clean(desktop['name'])} ({desktop['id']}) from its image? Only its home and experiment data stay."
+            _confirm(question, "rebuild", "Nothing was rebuilt.")
+        changed = api.send("POST", f"/desktops/{desktop['id']}/actions/rebuild")
+        _finish(api, changed, wait=wait, timeout=timeout, as_json=as_json)
+
+
+@desktops.command()
+def resize(
+    which: Which, flavor: Annotated[str, typer.Option("--flavor", "-f", help="The new size.")], as_json: AsJson = False
+) -> None:
+    """Give a stopped desktop another size, from its next start on; its home is kept."""
+    with Api.signed_in() as api:
+        desktop = find_desktop(api, which)
+        changed = api.send("POST", f"/desktops/{desktop['id']}/actions/resize", {"flavor": flavor})
+    if as_json:
+        print_json(changed)
+    else:
+        say(f"{changed['name']} has {_amount(changed['resources'])} when it is started next.")
+
+
+@desktops.command()
 def delete(
     which: Which,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -271,17 +303,17 @@ def delete(
     with Api.signed_in() as api:
         desktop = find_desktop(api, which)
         if not yes:
-            _confirm(desktop)
+            question = f"Delete {clean(desktop['name'])} ({desktop['id']}) and all files in its home? Data of the experiment stay."
+            _confirm(question, "delete", "Nothing was deleted.")
         changed = api.send("DELETE", f"/desktops/{desktop['id']}")
         _finish(api, changed, wait=wait, timeout=timeout, as_json=as_json)
 
 
-def _confirm(desktop: dict[str, Any]) -> None:
+def _confirm(question: str, verb: str, otherwise: str) -> None:
     if not sys.stdin.isatty():
-        raise Failure(Exit.USAGE, "There is nobody to ask. Add --yes to delete without asking.")
-    question = f"Delete {clean(desktop['name'])} ({desktop['id']}) and all files in its home? Data of the experiment stay."
+        raise Failure(Exit.USAGE, f"There is nobody to ask. Add --yes to {verb} without asking.")
     if not typer.confirm(question, err=True):
-        raise Failure(Exit.FAILED, "Nothing was deleted.")
+        raise Failure(Exit.FAILED, otherwise)
 
 
 @desktops.command()

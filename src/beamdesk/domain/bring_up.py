@@ -61,7 +61,8 @@ def _line(s: Situation) -> Decision:
 def _launch(s: Situation) -> Decision:  # noqa: PLR0911  # one return a case
     """Get from "may run" to "a start was accepted", whatever an earlier pass or life left behind.
 
-    A guest row means that a server was, or may have been, started with its nonce; without one, whatever runs is of no use to us.
+    A guest row means that a server was, or may have been, started with its nonce; without one, whatever runs is of no use to us,
+    and what is off is of use only if no rebuild and no other size was asked for since it was made.
     """
     if s.duplicate:
         return replace(_delete(s, s.duplicate, Step.DELETE_DUPLICATE), forget_guest=True)
@@ -69,11 +70,14 @@ def _launch(s: Situation) -> Decision:  # noqa: PLR0911  # one return a case
     if server is None:
         return _create(s)
     match server.status:
+        case ServerStatus.SHUTOFF if s.desktop.outdated:
+            return replace(_delete(s, server, Step.DELETE_SERVER), forget_guest=True)
         case ServerStatus.SHUTOFF:
             return replace(_accepted(s), step=Step.START, target=server.id)
-        case ServerStatus.BUILD | ServerStatus.ACTIVE if s.guest:
-            phase = Phase.BUILDING if server.status is ServerStatus.BUILD else Phase.BOOTING
-            return s.move(phase, _NOW, reason=s.desktop.reason, detail=s.desktop.detail)
+        case ServerStatus.BUILD if s.guest:
+            return s.move(Phase.BUILDING, _NOW, reason=s.desktop.reason, detail=s.desktop.detail)
+        case ServerStatus.ACTIVE if s.guest:
+            return _boots(s, _NOW)
         case ServerStatus.ERROR if s.guest:
             return _broken(s, server)
         case ServerStatus.BUILD | ServerStatus.ERROR:
@@ -121,6 +125,12 @@ def _accepted(s: Situation) -> Decision:
     return s.move(Phase.BUILDING, s.news_in(s.timings.build_timeout), reason=reason, detail=detail, absent_since=None)
 
 
+def _boots(s: Situation, due_in: timedelta) -> Decision:
+    """Note that the server runs: what was there before a rebuild would have been deleted, even if it turned up late."""
+    good_for = s.desktop.generation
+    return s.move(Phase.BOOTING, due_in, reason=s.desktop.reason, detail=s.desktop.detail, server_generation=good_for)
+
+
 def _delete(s: Situation, server: Server, step: Step) -> Decision:
     return replace(s.stay(s.news_in(s.timings.waiting)), step=step, target=server.id)
 
@@ -153,7 +163,7 @@ def _building(s: Situation) -> Decision:
         return _broken(s, s.server)
     if s.server.status is ServerStatus.ACTIVE:
         due_in = _NOW if s.enrolled else s.news_in(s.timings.boot_timeout)  # its agent's first word wakes it
-        return s.move(Phase.BOOTING, due_in, reason=s.desktop.reason, detail=s.desktop.detail)
+        return _boots(s, due_in)
     if s.in_phase > s.timings.build_timeout:
         detail = f"The cloud did not bring the server up within {_words(s.timings.build_timeout)}."
         return s.fail(Reason.BUILD_TIMEOUT, detail) if s.server.launched else s.repair(Reason.BUILD_TIMEOUT, detail, most=REMAKES)

@@ -1,7 +1,7 @@
 """The desktop: the user's machine as a resource. It outlives its server.
 
-Two halves with one writer each: the *intent* (desired, generation, lease, name) is written by the use cases, the *state* (phase,
-reason, server, attempts) by the reconciler that holds the claim. Neither overwrites the other.
+Two halves with one writer each: the *intent* (desired, generation, lease, name, shape) is written by the use cases, the *state*
+(phase, reason, server, attempts) by the reconciler that holds the claim. Neither overwrites the other.
 """
 
 from __future__ import annotations
@@ -70,6 +70,16 @@ class QueuePlace:
 
 
 @dataclass(frozen=True, slots=True)
+class Shape:
+    """What a desktop's server is made of: the intent of a rebuild or a resize. ``image_ref``: the driver's name of the image."""
+
+    image_ref: str
+    flavor: FlavorId
+    resources: Resources
+    words: Words
+
+
+@dataclass(frozen=True, slots=True)
 class Desktop:
     """A row of the desktop table. Times are UTC. ``version`` grows with every change (ETag); ``generation`` with every intent."""
 
@@ -112,7 +122,16 @@ class Desktop:
     absent_since: datetime | None = None
     """When a complete observation first did not show the server; one absence is never proof."""
     words: Words = NOTHING
-    """What its size and image asked of a host and its cards when it was applied for."""
+    """What its size and image asked of a host and its cards when it was applied for, rebuilt or resized last."""
+    fresh_generation: int = 0
+    """The generation that last asked for a server made anew: a rebuild or another size. Intent."""
+    server_generation: int = 0
+    """The newest generation that its server is good for. State."""
+
+    @property
+    def outdated(self) -> bool:
+        """Tell whether a server from before must give way to a new one at the next start."""
+        return self.fresh_generation > self.server_generation
 
     @property
     def untouched(self) -> bool:

@@ -11,6 +11,8 @@ stop       yes    no      no             yes
 start      yes    no      no             no
 extend     yes    no      no             yes
 rename     yes    no      no             no
+rebuild    yes    no      no             no
+resize     yes    no      no             no
 delete     yes    no      no             yes
 =========  =====  ======  =============  ========
 
@@ -39,6 +41,8 @@ class Action(StrEnum):
     START = "start"
     EXTEND = "extend"
     RENAME = "rename"
+    REBUILD = "rebuild"
+    RESIZE = "resize"
     DELETE = "delete"
 
 

@@ -25,14 +25,15 @@ from beamdesk.portal import (
     new_desktop,
     preferences,
     previews,
+    resize,
     signin,
     use,
 )
 from beamdesk.portal.config import PortalSettings
 from beamdesk.portal.site import STATIC, Handler, Site, failure_page
 
-_CHANGES = ("stop", "start", "extend", "delete")
-_ASKED = ("stop", "delete", "rename")
+_CHANGES = ("stop", "start", "extend", "rebuild", "delete")
+_ASKED = ("stop", "rebuild", "delete", "rename")
 
 
 def create_portal(app: App, settings: PortalSettings, files: Data | None = None) -> Starlette:
@@ -67,6 +68,7 @@ def _routes(site: Site) -> list[Route | Mount]:
         _get(site, "/desktops/{id}/card", desktops.show_card),
         _get(site, "/desktops/{id}/thumbnail", desktops.thumbnail),
         _get(site, "/desktops/{id}/console", desktops.console),
+        _post(site, "/desktops/{id}/screen", desktops.screen),
         _get(site, "/desktops/{id}/why", fleet.show_why),
         _get(site, "/hosts", fleet.show_hosts),
         _get(site, "/hosts/{name}", history.show),
@@ -76,6 +78,8 @@ def _routes(site: Site) -> list[Route | Mount]:
         *(_get(site, f"/desktops/{{id}}/ask/{action}", desktops.ask(action)) for action in _ASKED),
         *(_post(site, f"/desktops/{{id}}/{action}", desktops.act(action)) for action in _CHANGES),
         _post(site, "/desktops/{id}/rename", desktops.rename),
+        _get(site, "/desktops/{id}/resize", resize.show),
+        _post(site, "/desktops/{id}/resize", resize.submit),
         _post(site, "/desktops/{id}/connect", desktops.connect),
         _get(site, "/data", data.show_experiments),
         _get(site, "/data/{experiment}", data.show_folder),

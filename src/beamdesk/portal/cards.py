@@ -178,6 +178,8 @@ def _possible(view: DesktopView) -> frozenset[Action]:
         Action.START: not wanted or failed,
         Action.EXTEND: wanted and not failed and view.can_extend,
         Action.RENAME: True,
+        Action.REBUILD: desktop.phase in (Phase.STOPPED, Phase.FAILED),
+        Action.RESIZE: not wanted and desktop.phase is Phase.STOPPED,
         Action.DELETE: True,
     }
     return frozenset(action for action in view.actions if sensible[action])

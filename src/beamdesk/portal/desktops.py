@@ -9,9 +9,10 @@ from unicodedata import category
 
 from starlette.responses import Response
 
-from beamdesk.app import connections, desktops, screens
+from beamdesk.app import connections, desktops, remake, screens
 from beamdesk.app.events import list_events
-from beamdesk.domain.errors import Invalid, NotFound, Refused
+from beamdesk.domain.desktop import Phase
+from beamdesk.domain.errors import CloudError, Conflict, Invalid, NotFound, NotSupported, Refused
 from beamdesk.domain.ids import DesktopId
 from beamdesk.portal.activity import entries
 from beamdesk.portal.cards import Card, make_card
@@ -23,9 +24,15 @@ from beamdesk.portal.site import Handler, Visit, done, notice_header, redirect, 
 _PICTURES = ("image/jpeg", "image/png")
 _TERMINAL_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[0-~])")
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
-_NOTICES = ("stopped", "started", "extended", "renamed", "deleted")
-_ACTIONS = {"stop": desktops.stop, "start": desktops.start, "extend": desktops.extend, "delete": desktops.delete}
-_DONE = {"stop": "stopped", "start": "started", "extend": "extended", "delete": "deleted"}
+_NOTICES = ("stopped", "started", "extended", "renamed", "rebuilt", "resized", "deleted")
+_ACTIONS = {
+    "stop": desktops.stop,
+    "start": desktops.start,
+    "extend": desktops.extend,
+    "rebuild": remake.rebuild,
+    "delete": desktops.delete,
+}
+_DONE = {"stop": "stopped", "start": "started", "extend": "extended", "rebuild": "rebuilt", "delete": "deleted"}
 
 
 async def home(_visit: Visit) -> Response:
@@ -114,7 +121,7 @@ def _question(
 
 
 def act(action: str) -> Handler:
-    """Return the handler that stops, starts, extends or deletes."""
+    """Return the handler that stops, starts, extends, rebuilds or deletes."""
     use_case, key = _ACTIONS[action], _DONE[action]
 
     async def handler(visit: Visit) -> Response:
@@ -165,8 +172,33 @@ async def thumbnail(visit: Visit) -> Response:
 async def console(visit: Visit) -> Response:
     """Show operators the last lines of the server's console: why a machine did not come up, in its own words."""
     card = await _card(visit)
-    text = await screens.console(visit.app, visit.caller, card.desktop.id)
-    return render(visit, "desktops/console.html", nav="desktops", card=card, text=clean_console(text))
+    return await _console(visit, card)
+
+
+async def screen(visit: Visit) -> Response:
+    """Give operators the way to the server's own screen: a link on the console's page, shown once."""
+    card = await _card(visit)
+    try:
+        address = await screens.screen(visit.app, visit.caller, card.desktop.id)
+    except (Conflict, NotSupported, CloudError) as error:
+        return await _console(visit, card, problem=error_text(visit.words, error), status=status_of(error))
+    return await _console(visit, card, screen=address)
+
+
+async def _console(visit: Visit, card: Card, *, screen: str = "", problem: str = "", status: int = HTTPStatus.OK) -> Response:
+    text = clean_console(await screens.console(visit.app, visit.caller, card.desktop.id))
+    shows_screens = visit.app.screen is not None and card.desktop.phase is not Phase.READY
+    return render(
+        visit,
+        "desktops/console.html",
+        status=status,
+        nav="desktops",
+        card=card,
+        text=text,
+        screen=screen,
+        problem=problem,
+        shows_screens=shows_screens,
+    )
 
 
 def clean_console(text: str) -> str:

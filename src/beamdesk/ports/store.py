@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Protocol
 
 from beamdesk.domain.catalog import Resources
-from beamdesk.domain.desktop import Desired, Desktop, Phase, QueuePlace, Reason
+from beamdesk.domain.desktop import Desired, Desktop, Phase, QueuePlace, Reason, Shape
 from beamdesk.domain.events import Event, NewEvent
 from beamdesk.domain.experiment import Experiment
 from beamdesk.domain.guest import Guest
@@ -56,6 +56,7 @@ class Outcome:
     lease_warned_at: datetime | None
     repairs: int = 0
     absent_since: datetime | None = None
+    server_generation: int = 0
 
 
 class Desktops(Protocol):
@@ -101,9 +102,12 @@ class Desktops(Protocol):
         reason: Reason = Reason.USER,
         lease_ends_at: datetime | None = None,
         name: str | None = None,
+        shape: Shape | None = None,
         expected_version: int | None = None,
     ) -> Desktop:
         """Write the intent half, generation + 1, version + 1, due now. A desktop wanted deleted stays so.
+
+        ``shape``: its next start needs a server made anew, like this.
 
         Raises:
             NotFound: no such row. StaleWrite: the version is another than expected.

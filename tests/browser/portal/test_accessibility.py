@@ -82,6 +82,8 @@ def test_every_page_is_accessible(world: World, open_page: Open, width: int, the
         f"/desktops/{ready}",
         f"/desktops/{failed}",
         f"/desktops/{ready}/ask/rename",
+        f"/desktops/{failed}/ask/rebuild",
+        f"/desktops/{ready}/resize",
         "/desktops/new",
         "/data",
         f"/data/{IMAGING.id}",

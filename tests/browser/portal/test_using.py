@@ -234,6 +234,39 @@ def test_a_failure_shows_its_cause_while_one_watches(world: World, open_page: Op
     expect(page.locator(".status .pill")).to_have_text("Ready", timeout=20_000)
 
 
+def test_a_stopped_desktop_gets_another_size_and_a_failed_one_is_rebuilt(world: World, open_page: Open) -> None:
+    desktop_id = applied(world)
+
+    def made_of() -> tuple[str, int]:
+        (server,) = [one for one in world.cloud.world.state.servers.values() if one.gone_at is None]
+        return server.id, server.spec["vcpus"]
+
+    page = open_page()
+    page.goto(f"/desktops/{desktop_id}")
+    pill = page.locator(".status .pill")
+    expect(pill).to_have_text("Ready", timeout=20_000)
+    first = made_of()
+    page.get_by_label("More for Bones").click()
+    page.click(".menu-item:has-text('Stop')")
+    page.get_by_role("button", name="Stop the desktop").click()
+    expect(pill).to_have_text("Stopped", timeout=20_000)
+    page.get_by_label("More for Bones").click()
+    page.click(".menu-item:has-text('Change size')")
+    page.click("label:has-text('Medium')")
+    page.get_by_role("button", name="Change size").click()
+    expect(page.locator(".facts")).to_contain_text("2 CPUs")
+    assert made_of() == first, "nothing is lost before the next start"
+    world.cloud.faults.broken_builds.extend([("The image could not be mounted.", Remedy.PERSON)])
+    page.get_by_role("button", name="Start Bones").click()
+    expect(pill).to_have_text("Failed", timeout=20_000)
+    page.locator(".status").get_by_role("link", name="Rebuild").click()
+    expect(page.locator("#dialog")).to_contain_text("Your home folder")
+    page.get_by_role("button", name="Rebuild the desktop").click()
+    expect(pill).to_have_text("Ready", timeout=20_000)
+    assert made_of()[1] == 2
+    assert made_of()[0] != first[0]
+
+
 def test_after_a_restart_of_the_server_the_page_is_live_again(world: World, open_page: Open) -> None:
     page = open_page()
     mark(page)

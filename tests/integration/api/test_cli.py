@@ -85,11 +85,21 @@ def test_a_desktop_from_wish_to_nothing(ada):
     assert ada.run("desktop", "rename", name, renamed).returncode == 0
     assert ada.run("desktop", "stop", renamed, "--wait").returncode == 0
     assert ada.run("desktop", "connect", renamed, "--no-browser").returncode == 5
+    resized = ada.run("desktop", "resize", renamed, "--flavor", "medium")
+    assert (resized.returncode, "when it is started next" in resized.stderr) == (0, True)
     assert ada.run("desktop", "start", renamed, "--wait").returncode == 0
+    shown = json.loads(ada.run("desktop", "show", renamed, "--json").stdout)
+    assert (shown["flavor"]["id"], shown["phase"]) == ("medium", "ready")
+    assert "Stop the desktop first" in ada.run("desktop", "rebuild", renamed, "--yes").stderr
+    assert ada.run("desktop", "stop", renamed, "--wait").returncode == 0
+    assert ada.run("desktop", "rebuild", renamed).returncode == 2
+    assert ada.run("desktop", "rebuild", renamed, "--yes", "--wait").stderr.splitlines()[-1] == "ready"
     events = json.loads(ada.run("desktop", "events", renamed, "--json", "--limit", "200").stdout)
     kinds = [event["kind"] for event in events]
     assert kinds[0] == "desktop.created"
-    assert {"desktop.renamed", "desktop.extended", "desktop.intent", "desktop.phase"} <= set(kinds)
+    assert {"desktop.renamed", "desktop.extended", "desktop.resized", "desktop.rebuilt", "desktop.intent", "desktop.phase"} <= set(
+        kinds
+    )
 
     assert ada.run("desktop", "delete", renamed).returncode == 2
     assert ada.run("desktop", "delete", renamed, "--yes", "--wait").returncode == 0
@@ -119,6 +129,8 @@ def test_an_operator_changes_a_team(ada, olga):
         (("desktop", "create", "--flavor", "giant"), 2, "Sizes on offer"),
         (("desktop", "create", "--experiment", "0212"), 4, "experiment list"),
         (("desktop", "create", "x" * 61), 2, "60 characters"),
+        (("desktop", "resize", "no-such", "--flavor", "small"), 4, "desktop list"),
+        (("desktop", "rebuild", "no-such", "--yes"), 4, "desktop list"),
         (("desktop", "explode"), 2, "No such command 'explode'. See 'beamdesk desktop --help'."),
         (("desktop", "show"), 2, "Missing argument 'DESKTOP'. See 'beamdesk desktop show --help'."),
         (("desktop", "create", "--flavour", "small"), 2, "--flavor"),
@@ -136,7 +148,8 @@ def test_mistakes_say_what_to_do(ada, arguments, code, words):
 def test_other_peoples_desktops_are_not_there(ada, chen):
     name = fresh_name()
     made = json.loads(ada.run("desktop", "create", name, "--json").stdout)
-    for verb in (("show",), ("stop",), ("extend",), ("delete", "--yes"), ("events",), ("connect", "--no-browser")):
+    resize, rebuild = ("resize", "--flavor", "small"), ("rebuild", "--yes")
+    for verb in (("show",), ("stop",), ("extend",), resize, rebuild, ("delete", "--yes"), ("events",), ("connect", "--no-browser")):
         assert chen.run("desktop", verb[0], made["id"], *verb[1:]).returncode == 4
     assert name not in chen.run("desktop", "list").stdout
 

@@ -172,6 +172,33 @@ def test_a_restarted_helper_lists_stopped_servers_and_starts_them_with_their_hom
     assert fresh_world.run(name, "cat", "/home/ada/note", person=True).out == "kept\n"
 
 
+def test_a_larger_size_gives_the_home_more_room_and_a_smaller_one_takes_none_away(fresh_world: HelperWorld) -> None:
+    name = start_desktop(fresh_world)
+    driver, note = cloud(fresh_world), "/home/ada/note"
+
+    def room_mib() -> int:
+        return int(fresh_world.run(name, "df", "--output=size", "-m", "/home/ada").out.split()[-1])
+
+    def made_anew(disk_gib: int) -> None:
+        asyncio.run(driver.delete_server(ServerId(name)))
+        gone(fresh_world, name, within_s=5)
+        asyncio.run(driver.create_server(spec_of(name, disk_gib=disk_gib)))
+
+    assert fresh_world.run(name, "sh", "-c", f"echo kept > {note}", person=True).rc == 0
+    small = room_mib()
+    made_anew(3)
+    large = room_mib()
+    assert (small < 1024, 2 * 1024 < large < 3 * 1024) == (True, True), (small, large)
+    assert fresh_world.run(name, "dd", "if=/dev/zero", "of=/home/ada/big", "bs=1M", "count=1500", person=True).rc == 0
+    made_anew(1)
+    assert room_mib() == large
+    assert fresh_world.run(name, "cat", note, person=True).out == "kept\n"
+    image = fresh_world.folder / "homes" / f"{name}.img"
+    asyncio.run(driver.delete_server(ServerId(name)))
+    gone(fresh_world, name, within_s=5)
+    assert subprocess.run(["e2fsck", "-f", "-n", image], capture_output=True, check=False).returncode == 0
+
+
 def test_a_second_helper_on_the_same_folders_is_refused(fresh_world: HelperWorld) -> None:
     command = (sys.executable, "-m", "beamdesk.adapters.local.helper", "--config", str(fresh_world.config))
     second = subprocess.run(command, env={"PYTHONPATH": str(SOURCE)}, capture_output=True, text=True, check=False, timeout=30)

@@ -113,10 +113,13 @@ FOREIGN = [
     ("POST", "/actions/stop", None),
     ("POST", "/actions/start", None),
     ("POST", "/actions/extend", None),
+    ("POST", "/actions/rebuild", None),
+    ("POST", "/actions/resize", {"flavor": "large"}),
     ("POST", "/connections", None),
     ("GET", "/events", None),
     ("GET", "/thumbnail", None),
     ("GET", "/console", None),
+    ("POST", "/screen", None),
 ]
 
 

@@ -5,7 +5,7 @@ import re
 import anyio
 import pytest
 
-from apikit import DIFFRACTION, IMAGING, a_desktop, api_client, clock_of, events_of, make_ready, put_guest
+from apikit import DIFFRACTION, IMAGING, a_desktop, api_client, clock_of, events_of, make_ready, put_guest, running_app
 from beamdesk.app import guests
 from beamdesk.domain.desktop import Phase
 from beamdesk.protocol.guest import NO_CARD_WORKS, Activity, Report, Step, StepName, StepState
@@ -167,6 +167,25 @@ async def test_the_actions(app):
         assert (await client.post(f"/desktops/{desktop_id}/actions/explode")).status_code == 404
 
 
+async def test_a_stopped_desktop_is_resized_and_rebuilt(app):
+    desktop_id = (await a_desktop(app)).desktop.id
+    async with api_client(app) as client:
+        path = f"/desktops/{desktop_id}/actions"
+        early = await client.post(f"{path}/rebuild")
+        assert (early.status_code, early.json()["code"]) == (409, "conflict")
+        await client.post(f"{path}/stop")
+        await make_ready(app, desktop_id, Phase.STOPPED)
+        wrong = await client.post(f"{path}/resize", json={"flavor": "giant"})
+        assert (wrong.status_code, wrong.json()["errors"][0]["field"]) == (422, "flavor")
+        assert (await client.post(f"{path}/resize", json={})).status_code == 422
+        resized = await client.post(f"{path}/resize", json={"flavor": "medium"})
+        assert (resized.status_code, resized.json()["flavor"]["id"], resized.json()["phase"]) == (200, "medium", "stopped")
+        stale = await client.post(f"{path}/rebuild", headers={"If-Match": '"1-00000000"'})
+        assert stale.status_code == 412
+        rebuilt = await client.post(f"{path}/rebuild", headers={"If-Match": resized.headers["etag"]})
+        assert (rebuilt.status_code, rebuilt.json()["desired"]) == (202, "running")
+
+
 async def test_a_connection_is_a_ticket_for_the_desktops_own_origin(app):
     desktop_id = (await a_desktop(app)).desktop.id
     await make_ready(app, desktop_id)
@@ -218,6 +237,42 @@ async def test_the_console_is_for_operators(app, person, status):
     assert answer.status_code == status
     if status == 200:
         assert answer.json() == {"text": f"console of server-{desktop_id}"}
+
+
+@pytest.mark.parametrize(("person", "status"), [("ada", 403), ("olga", 201), ("chen", 404)])
+async def test_the_servers_screen_is_for_operators_and_opening_it_is_recorded_without_its_token(app, person, status):
+    desktop_id = (await a_desktop(app)).desktop.id
+    await make_ready(app, desktop_id, Phase.BOOTING)
+    async with api_client(app, person) as client:
+        answer = await client.post(f"/desktops/{desktop_id}/screen")
+    assert answer.status_code == status
+    opened = await events_of(app, "screen.opened")
+    if status == 201:
+        assert answer.json() == {"url": f"https://cloud.example.org/vnc?token=secret-of-server-{desktop_id}"}
+        assert answer.headers["cache-control"] == "no-store"
+        assert [(event.actor, event.owner, event.desktop_id) for event in opened] == [("olga", "ada", desktop_id)]
+        assert "secret" not in str(opened)
+    else:
+        assert opened == []
+
+
+async def test_nobody_looks_over_a_shoulder_by_way_of_the_servers_screen(app):
+    desktop_id = (await a_desktop(app)).desktop.id
+    await make_ready(app, desktop_id)
+    async with api_client(app, "olga") as client:
+        answer = await client.post(f"/desktops/{desktop_id}/screen")
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+    assert [event.data["action"] for event in await events_of(app, "refused")] == ["open_screen"]
+
+
+async def test_a_cloud_without_screens_says_so(tmp_path):
+    async with running_app(tmp_path, screen=None) as app:
+        desktop_id = (await a_desktop(app)).desktop.id
+        await make_ready(app, desktop_id, Phase.FAILED)
+        async with api_client(app, "olga") as client:
+            answer = await client.post(f"/desktops/{desktop_id}/screen")
+    assert answer.json()["code"] == "not_supported"
+    assert "Read the console instead" in answer.json()["detail"]
 
 
 STEPS = tuple(Step(name, StepState.DONE) for name in StepName)

@@ -37,9 +37,9 @@ def card_of(actions: frozenset[Action] = EVERYTHING, me: str = ADA.id, language:
         (Phase.BOOTING, Desired.RUNNING, {Action.STOP, Action.EXTEND}),
         (Phase.READY, Desired.RUNNING, {Action.CONNECT, Action.STOP, Action.EXTEND}),
         (Phase.READY, Desired.STOPPED, {Action.START}),
-        (Phase.STOPPED, Desired.STOPPED, {Action.START}),
-        (Phase.FAILED, Desired.RUNNING, {Action.START}),
-        (Phase.FAILED, Desired.STOPPED, {Action.START}),
+        (Phase.STOPPED, Desired.STOPPED, {Action.START, Action.REBUILD, Action.RESIZE}),
+        (Phase.FAILED, Desired.RUNNING, {Action.START, Action.REBUILD}),
+        (Phase.FAILED, Desired.STOPPED, {Action.START, Action.REBUILD}),
     ],
 )
 def test_only_what_makes_sense_is_offered(phase: Phase, desired: Desired, possible: set[Action]) -> None:

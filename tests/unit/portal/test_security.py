@@ -62,7 +62,7 @@ async def test_the_connect_page_may_post_to_its_desktop_and_nowhere_else(browse:
     assert page.headers["cache-control"] == "no-store"
 
 
-@pytest.mark.parametrize("action", ["stop", "start", "extend", "delete", "rename", "connect"])
+@pytest.mark.parametrize("action", ["stop", "start", "extend", "delete", "rename", "rebuild", "resize", "connect"])
 async def test_a_form_without_the_logins_token_changes_nothing(browse: Browse, app: App, action: str) -> None:
     view = await a_desktop(app, "bob")
     async with browse("bob") as client, browse("ada") as other:
@@ -107,7 +107,7 @@ async def test_without_an_origin_the_browser_must_vouch_for_the_request(browse: 
 async def test_looking_changes_nothing(browse: Browse, app: App) -> None:
     view = await a_desktop(app, "bob")
     async with browse("bob") as client:
-        for action in ("stop", "start", "extend", "delete", "rename", "connect"):
+        for action in ("stop", "start", "extend", "delete", "rename", "rebuild", "connect"):
             assert (await client.get(f"/desktops/{view.desktop.id}/{action}")).status_code == 405
         for path in ("/sign-out", "/language", "/theme"):
             assert (await client.get(path)).status_code == 405
@@ -203,7 +203,7 @@ async def test_a_foreign_desktop_is_as_unknown_as_none(browse: Browse, app: App)
             missing = await client.get(f"/desktops/nothing{suffix}")
             assert foreign.status_code == missing.status_code
             assert foreign.text.replace(view.desktop.id, "nothing") == missing.text
-        for action in ("stop", "start", "extend", "delete", "connect"):
+        for action in ("stop", "start", "extend", "delete", "rebuild", "resize", "connect"):
             assert (await client.post(f"/desktops/{view.desktop.id}/{action}", data={"csrf": token})).status_code == 404
     assert await events_of(app, "refused")
 

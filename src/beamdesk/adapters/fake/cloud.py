@@ -23,6 +23,7 @@ from beamdesk.scheduling.host import HostFacts
 
 STALE_S = 0.9
 """How old a stale listing is: less than the second that must lie between two absences."""
+_MADE_OF = ("image_ref", "flavor_ref", "vcpus", "memory_mib", "disk_gib", "gpus")
 DEFAULT_CAPACITY = Capacity(vcpus=64, memory_mib=256 * 1024, disk_gib=2000, gpus=2)
 
 
@@ -149,7 +150,8 @@ class FakeCloud:
                 raise CloudRefused("There is no such server.")
             self._remember(state)
             if server.off:
-                server.off, server.nonce, server.spec = False, spec.nonce, asdict(spec) | {"nonce": ""}
+                made_of = {name: server.spec[name] for name in _MADE_OF}  # as in Nova, a start changes neither image nor size
+                server.off, server.nonce, server.spec = False, spec.nonce, asdict(spec) | {"nonce": ""} | made_of
                 server.active_at = self._clock.now().timestamp() + self._times.build
         await self._leave("start_server")
 

@@ -86,7 +86,7 @@ class Operations:
         path = f"/servers/{uuid}/remote-consoles"
         reply = await self._connection.call(Service.COMPUTE, "POST", path, "open the console", body=body, accept=_NO_CONSOLE)
         url = text(mapping(reply.data, "remote_console"), "url")
-        if not url:
+        if not url.startswith(("https://", "http://")):
             raise NotSupported(f"This cloud has no console by noVNC. An operator must enable it in Nova. (Nova: {reply.message})")
         return url
 

@@ -9,9 +9,9 @@ from sqlalchemy import ColumnElement, Select, case, func, literal, or_, select, 
 
 from beamdesk.adapters.sql import schema
 from beamdesk.adapters.sql.claims import Claims
-from beamdesk.adapters.sql.rows import desktop_from, desktop_from_removed, desktop_values
+from beamdesk.adapters.sql.rows import desktop_from, desktop_from_removed, desktop_values, shape_values
 from beamdesk.domain.catalog import Resources
-from beamdesk.domain.desktop import Desired, Desktop, Phase, Reason
+from beamdesk.domain.desktop import Desired, Desktop, Phase, Reason, Shape
 from beamdesk.domain.errors import NotFound, StaleWrite
 from beamdesk.domain.ids import DesktopId, ExperimentId, PersonId
 from beamdesk.domain.policy import Usage
@@ -133,6 +133,7 @@ class SqlDesktops(Claims):
         reason: Reason = Reason.USER,
         lease_ends_at: datetime | None = None,
         name: str | None = None,
+        shape: Shape | None = None,
         expected_version: int | None = None,
     ) -> Desktop:
         """Write the intent half. A desktop wanted deleted stays so."""
@@ -150,6 +151,8 @@ class SqlDesktops(Claims):
             changes["lease_ends_at"] = lease_ends_at
         if name is not None:
             changes["name"] = name
+        if shape is not None:
+            changes |= shape_values(shape) | {"fresh_generation": _columns.generation + 1}
         statement = update(_table).where(_columns.id == desktop_id).values(**changes).returning(*_columns)
         if expected_version is not None:
             statement = statement.where(_columns.version == expected_version)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from beamdesk.domain.catalog import Resources
-from beamdesk.domain.desktop import Desired, Desktop, Phase, QueuePlace, Reason
+from beamdesk.domain.desktop import Desired, Desktop, Phase, QueuePlace, Reason, Shape
 from beamdesk.domain.guest import Guest
 from beamdesk.ports.store import Outcome
 from beamdesk.protocol.guest import Step, StepName, StepState
@@ -19,6 +19,8 @@ _PLAIN = (
     "observed_generation", "admitted", "server_id", "address", "attempts", "queued_at", "created_at", "due_at", "version",
     "last_active_at", "idle_warned_at", "lease_warned_at", "desired_generation", "repairs", "absent_since",
 )  # fmt: skip
+_SINCE_0006 = ("fresh_generation", "server_generation")
+"""Rows that were removed before have none."""
 _TIMES = (
     "lease_ends_at", "phase_since", "queued_at", "created_at", "due_at", "last_active_at", "idle_warned_at", "lease_warned_at",
     "absent_since", "queue_expected_at",
@@ -39,24 +41,27 @@ def desktop_from(row: Mapping[Any, Any]) -> Desktop:
         reason=Reason(row["reason"]),
         queue=queue,
         words=parse(row.get("words", {})),  # rows that were removed before there were words have none
+        **{name: row.get(name, 0) for name in _SINCE_0006},
     )
 
 
 def desktop_values(desktop: Desktop) -> dict[str, Any]:
     """Return the column values of a new row."""
     return {
-        **{name: getattr(desktop, name) for name in _PLAIN},
-        "vcpus": desktop.resources.vcpus,
-        "memory_mib": desktop.resources.memory_mib,
-        "disk_gib": desktop.resources.disk_gib,
-        "gpus": desktop.resources.gpus,
+        **{name: getattr(desktop, name) for name in (*_PLAIN, *_SINCE_0006)},
+        **shape_values(Shape(desktop.image_ref, desktop.flavor, desktop.resources, desktop.words)),
         "desired": str(desktop.desired),
         "desired_reason": str(desktop.desired_reason),
         "phase": str(desktop.phase),
         "reason": str(desktop.reason),
-        "words": write(desktop.words),
         **_queue_values(desktop.queue),
     }
+
+
+def shape_values(shape: Shape) -> dict[str, Any]:
+    """Return the column values of what a server is made of."""
+    amounts = {name: getattr(shape.resources, name) for name in ("vcpus", "memory_mib", "disk_gib", "gpus")}
+    return {"image_ref": shape.image_ref, "flavor": shape.flavor, "words": write(shape.words), **amounts}
 
 
 def _queue_values(queue: QueuePlace | None) -> dict[str, Any]:
@@ -71,7 +76,7 @@ def outcome_values(outcome: Outcome) -> dict[str, Any]:
     """Return the column values of the state half, without ``due_at``, which has its own rule."""
     names = (
         "phase_since", "detail", "observed_generation", "admitted", "server_id", "address", "attempts", "queued_at",
-        "last_active_at", "idle_warned_at", "lease_warned_at", "repairs", "absent_since",
+        "last_active_at", "idle_warned_at", "lease_warned_at", "repairs", "absent_since", "server_generation",
     )  # fmt: skip
     values = {name: getattr(outcome, name) for name in names}
     return values | {"phase": str(outcome.phase), "reason": str(outcome.reason)} | _queue_values(outcome.queue)

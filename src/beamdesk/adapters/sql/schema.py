@@ -26,7 +26,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration; a test compares it with the scripts."""
 
 
@@ -96,6 +96,8 @@ desktop = Table(
     Column("idle_warned_at", UtcTime),
     Column("lease_warned_at", UtcTime),
     Column("words", JSON, nullable=False),
+    Column("fresh_generation", Integer, nullable=False),
+    Column("server_generation", Integer, nullable=False),
     Column("claim_token", Text),
     Column("claim_until", UtcTime),
     Column("woken", Boolean, nullable=False),

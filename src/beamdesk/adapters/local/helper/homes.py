@@ -7,7 +7,9 @@ time.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import struct
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,9 @@ from beamdesk.protocol.codec import MalformedMessage, decode, encode
 
 _MKFS = ("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard")
 """Lazy initialisation keeps the image sparse and makes it in 15 ms."""
+_RESIZE_FS = 0x40086610
+"""EXT4_IOC_RESIZE_FS, _IOW('f', 16, __u64): the new size in blocks (Linux kernel, fs/ext4/ext4.h)."""
+_INCOMPAT_64BIT = 0x80
 _DAMAGED = frozenset({errno.EINVAL, errno.EUCLEAN, errno.EBADMSG, errno.EIO})
 _FOLDER = "home"
 """The home is a folder in the volume, so that lost+found is not in it."""
@@ -76,8 +81,12 @@ class Homes:
 
 
 def prepare(image: Path, disk_gib: int) -> None:
-    """Make the image if there is none: complete, or not at all."""
+    """Make the image if there is none: complete, or not at all. A smaller one gets room; its file system grows when mounted."""
+    if image.is_symlink():
+        raise HelperError("failed", "The home volume is not a file.")
     if image.exists():
+        if image.stat().st_size < disk_gib * 2**30:
+            os.truncate(image, disk_gib * 2**30)
         return
     fresh = image.with_name(f".{image.name}.new")
     fresh.unlink(missing_ok=True)
@@ -105,11 +114,42 @@ def mount(image: Path, target: Path, uid: int, gid: int) -> Path:
             raise
         _run(("e2fsck", "-p", str(image)), "The home volume is damaged", accept=(0, 1))
         _mount_once(image, target)
+    _grow(image, target)
     home = target / _FOLDER
     if not home.exists():
         home.mkdir(mode=0o700)
         os.chown(home, uid, gid)
     return home
+
+
+def _grow(image: Path, mounted: Path) -> None:
+    """Let the mounted file system fill its image, as after a desktop got a larger size."""
+    blocks, block_bytes = filesystem_size(image)
+    room = image.stat().st_size // block_bytes
+    if room <= blocks:
+        return
+    fd = os.open(mounted, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, _RESIZE_FS, struct.pack("=Q", room))
+    except OSError as error:
+        raise HelperError("failed", f"The home volume cannot be made larger: {error.strerror}.") from error
+    finally:
+        os.close(fd)
+
+
+def filesystem_size(image: Path) -> tuple[int, int]:
+    """Return the size of an image's file system in blocks, and of a block in bytes (Linux kernel, ext4: the super block).
+
+    Raises:
+        HelperError: there is none.
+    """
+    with image.open("rb") as file:
+        file.seek(1024)
+        block = file.read(1024)
+    if len(block) < 1024 or block[0x38:0x3A] != b"\x53\xef":
+        raise HelperError("failed", "The home volume is damaged: it has no file system.")
+    low, log_size, features, high = (struct.unpack_from("<I", block, at)[0] for at in (0x4, 0x18, 0x60, 0x150))
+    return low + (high << 32 if features & _INCOMPAT_64BIT else 0), 1024 << log_size
 
 
 def _mount_once(image: Path, target: Path) -> None:

@@ -210,7 +210,8 @@ class Service:
         bounds = self.config.container_ids
         base = idmap.choose_base(request.desktop_id, bounds.first, bounds.last, {item.grant.base for item in running})
         grant = Grant(base, request.vcpus, request.memory_mib, cards, request.shared)
-        self._check_capacity(grant, 0 if home else request.disk_gib)
+        held_gib = home.disk_gib if home else 0
+        self._check_capacity(grant, max(0, request.disk_gib - held_gib))
         plan = Plan(
             desktop_id=request.desktop_id,
             account=request.account,
@@ -218,7 +219,7 @@ class Service:
             quarantine=bounds.first,
             layers=found,
             home_image=self.homes.image(request.desktop_id),
-            disk_gib=home.disk_gib if home else request.disk_gib,
+            disk_gib=max(request.disk_gib, held_gib),  # a home never shrinks
             memory_mib=request.memory_mib,
             data=request.mounts,
             gpu_nodes=tuple(dict.fromkeys(node for card in cards for node in card.nodes)),
@@ -228,6 +229,7 @@ class Service:
         return Container(plan, grant, self.config, self.cgroups, self.leaders)
 
     def _check_capacity(self, grant: Grant, new_disk_gib: int) -> None:
+        """Refuse what the machine has not; ``new_disk_gib``: what the home would hold beyond what it holds."""
         total = self._facts()
         running = [item.grant for item in self.containers.values()]
         disk = sum(home.disk_gib for home in self.homes.all()) + new_disk_gib
