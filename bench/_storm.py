@@ -49,6 +49,8 @@ class Storm:
     calls: Counter[str]
     loads: tuple[float, float]
     notes: tuple[str, ...] = field(default=())
+    piece_ms: float = float("nan")
+    """How long the same piece of work took meanwhile (`_speed`), milliseconds of CPU."""
 
     def above(self, rest: Counter[str]) -> Storm:
         """Return it without what the cloud spends at rest, in CPU seconds a second by service: storms differ in length."""
@@ -70,7 +72,7 @@ class Storm:
         cpu = f"Nova+Placement {self.nova_s:6.1f}  OpenStack {self.cloud_s:6.1f}  client {self.client_cpu_s:5.1f} CPU-s"
         loads = f"load {self.loads[0]:.1f} -> {self.loads[1]:.1f}"
         took = f"took {self.took_s:.0f} s, {self.ended_s:.0f} s with refusals"
-        rest = f"{took}  calls {self.calls.total() / self.desktops:4.1f}/desktop  {loads}"
+        rest = f"{took}  calls {self.calls.total() / self.desktops:4.1f}/desktop  {loads}  piece {self.piece_ms:.2f} ms"
         print(f"{self.name:<9} up {len(self.up_s):4}  refused {self.refused.total():3}  {times}  {cpu}  {rest}")
         services = sorted(self.cpu_s.items(), key=lambda one: -one[1])
         print(f"{'':9} CPU-s by service: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in services if seconds >= 0.1))
@@ -122,9 +124,11 @@ def compare(bare: Sequence[Storm], ours: Sequence[Storm]) -> list[str]:
     client, own = mean([one.client_cpu_s for one in bare]), mean([one.client_cpu_s for one in ours])
     base, all_base = mean(nova), mean(cloud)
     more = mean(nova_ours) - base
+    piece, piece_ours = mean([one.piece_ms for one in bare]), mean([one.piece_ms for one in ours])
     in_all, cloud_more = (more + own) / base, mean(cloud_ours) / all_base - 1
     return [
         *lines,
+        f"the same piece of work: {piece_ours / piece - 1:+.1%} CPU (bare {piece:.2f} ms): so much slower was the machine itself",
         f"Nova's and Placement's CPU: {more / base:+.1%} (bare {base:.1f} CPU-s, {noise(nova, nova_ours, '%')})",
         f"OpenStack's CPU in all: {cloud_more:+.1%} (bare {all_base:.1f} CPU-s, {noise(cloud, cloud_ours, '%')})",
         f"Beamdesk's own CPU beside Nova's and Placement's: {own / base:.1%} (bare script {client / base:.1%})",

@@ -5,8 +5,8 @@ process of its own, driver) make the same servers in turn: bare, Beamdesk, bare.
 that made and deleted hundreds of servers is slower; both clients warm it up alike. It prints when each server was up, the CPU
 seconds of OpenStack's services (beyond those at rest) and of the clients until the last one was, and how many API calls were
 sent. The script's servers are like Beamdesk's; turns that are *lean* make plain ones. The means of each client's storms are
-compared; what they differ by is the noise. ``--every 4``: not a storm but a busy morning, one desktop every four seconds. True
-on a quiet machine only: the load is printed beside each figure.
+compared; what they differ by is the noise, and how long the same piece of work took meanwhile tells of the machine. ``--every 4``:
+not a storm but a busy morning, one desktop every four seconds. True on a quiet machine only: the load is beside each figure.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
@@ -32,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from beamdesk.adapters.openstack.config import Homes
 from bench._api_calls import Calls
 from bench._cloud_cpu import by_service, load
+from bench._speed import watched
 from bench._storm import Storm, compare
 from bench._storm_bare import bare, clear
 from bench._storm_ours import ours, reconcile
@@ -68,7 +70,10 @@ async def turn(name: str, arguments: argparse.Namespace, plane: ControlPlane, fo
             rest = await _at_rest(plane)
             idle = f"OpenStack at rest: {sum(rest.values()):.2f} CPU-s a second, taken off below"
             print(f"{idle} (load {load():.1f} on {os.cpu_count()} CPUs)", flush=True)
-            storm = await _storm(name, plane, world, arguments.desktops, calls, folder, arguments.every)
+            with watched() as speed:
+                begun = time.time()
+                storm = await _storm(name, plane, world, arguments.desktops, calls, folder, arguments.every)
+            storm = replace(storm, piece_ms=speed.piece_ms(begun, begun + storm.ended_s))
             if name == "beamdesk":
                 await world.nothing_left()
                 print("Beamdesk left nothing in the cloud", flush=True)
