@@ -198,9 +198,10 @@ async def events_of(app: App, kind: str = "") -> list[Event]:
     return [event for event in found if not kind or event.kind == kind]
 
 
-async def make_ready(app: App, desktop_id: DesktopId, phase: Phase = Phase.READY) -> None:
+async def make_ready(app: App, desktop_id: DesktopId, phase: Phase = Phase.READY, *, admitted: bool | None = None) -> None:
     """Do what the reconciler does when a server is up (or, with another phase, on its way), in one step."""
     now = app.clock.now()
+    holds = phase is not Phase.STOPPED if admitted is None else admitted
     async with app.store.begin(write=True) as tx:
         claims = await tx.desktops.claim(token="t", now=now + timedelta(days=30), until=now + timedelta(days=31), limit=100)
         for claimed in claims:
@@ -212,7 +213,7 @@ async def make_ready(app: App, desktop_id: DesktopId, phase: Phase = Phase.READY
                 reason=desktop.reason,
                 detail=desktop.detail,
                 observed_generation=desktop.generation,
-                admitted=phase is not Phase.STOPPED if ready else desktop.admitted,
+                admitted=holds if ready else desktop.admitted,
                 server_id=f"server-{desktop_id}" if ready else desktop.server_id,
                 address="unix:/run/x/stream.sock" if ready and phase is Phase.READY else desktop.address,
                 attempts=0,

@@ -176,8 +176,8 @@ class Stage:
         await self._remake(number, (Phase.STOPPED, Phase.FAILED), Desired.RUNNING)
 
     async def resize(self, number: int) -> None:
-        """Give a stopped desktop another size."""
-        await self._remake(number, (Phase.STOPPED,), None)
+        """Give a desktop that holds nothing another size."""
+        await self._remake(number, (Phase.STOPPED, Phase.FAILED), None)
 
     async def _remake(self, number: int, phases: tuple[Phase, ...], desired: Desired | None) -> None:
         desktop_id, now = DesktopId(NAMES[number % len(NAMES)]), self.clock.now()
@@ -185,7 +185,7 @@ class Stage:
             desktop = await tx.desktops.get(desktop_id)
             if desktop is None or desktop.phase not in phases or desktop.desired is Desired.DELETED:
                 return
-            if desired is None and desktop.desired is not Desired.STOPPED:
+            if desired is None and not desktop.resizable:
                 return
             self.remakes += 1
             shape = Shape(f"image-{self.remakes}", FlavorId(f"size-{self.remakes}"), desktop.resources, desktop.words)

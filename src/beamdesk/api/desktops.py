@@ -182,7 +182,7 @@ async def rebuild(app: Application, caller: SignedIn, desktop_id: DesktopIdPath,
     summary="Resize",
 )
 async def resize(app: Application, caller: SignedIn, desktop_id: DesktopIdPath, body: Size, if_match: IfMatch = None) -> Response:
-    """Give a stopped desktop another size, from its next start on. Its server is made anew then; the home stays."""
+    """Give a stopped desktop, or a failed one that holds nothing, another size from its next start on. The home stays."""
     version = expected_version(if_match)
     return _answer(await remake.resize(app, caller, desktop_id, FlavorId(body.flavor), if_version=version))
 

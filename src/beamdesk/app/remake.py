@@ -45,7 +45,7 @@ async def rebuild(app: App, caller: Caller, desktop_id: DesktopId, *, if_version
 async def resize(
     app: App, caller: Caller, desktop_id: DesktopId, flavor_id: FlavorId, *, if_version: int | None = None
 ) -> DesktopView:
-    """Give a stopped desktop another size, from its next start on. The same size again changes nothing.
+    """Give a stopped desktop, or a failed one that holds nothing, another size from its next start on. The same changes nothing.
 
     Raises:
         NotFound, Forbidden. Invalid: no such size, or it fits neither image nor site. QuotaExceeded: it could not be started.
@@ -64,7 +64,7 @@ async def resize(
             desktop, experiment = await permitted(tx, person, desktop_id, Action.RESIZE)
             if desktop.desired is Desired.DELETED:
                 raise Conflict("This desktop is being deleted.")
-            if desktop.desired is not Desired.STOPPED or desktop.phase is not Phase.STOPPED:
+            if not desktop.resizable:
                 raise Conflict("It is not stopped. Stop the desktop and wait until it is; then choose its size.")
             if if_version not in (None, desktop.version):
                 raise StaleWrite("Somebody changed this desktop meanwhile. Look at it again and repeat.")

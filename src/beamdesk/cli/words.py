@@ -16,7 +16,7 @@ STEPS = {
 }
 REASONS = {
     "waiting_for_capacity": "waiting for free resources",
-    "never_fits": "too large for this site; delete it and choose a smaller size",
+    "never_fits": "too large for this site; give it a smaller size with: beamdesk desktop resize",
     "lease_ended": "its time was up; start it again to go on, your home is kept",
     "idle": "it was not used; start it again to go on, your home is kept",
     "user": "",

@@ -129,6 +129,12 @@ class Desktop:
     """The newest generation that its server is good for. State."""
 
     @property
+    def resizable(self) -> bool:
+        """Tell whether its size can be another from the next start on: it holds no share of capacity and is given none."""
+        stopped = self.phase is Phase.STOPPED and self.desired is Desired.STOPPED
+        return stopped or (self.phase is Phase.FAILED and self.desired is not Desired.DELETED and not self.admitted)
+
+    @property
     def outdated(self) -> bool:
         """Tell whether a server from before must give way to a new one at the next start."""
         return self.fresh_generation > self.server_generation

@@ -174,12 +174,12 @@ def _possible(view: DesktopView) -> frozenset[Action]:
     sensible = {
         Action.SEE: True,
         Action.CONNECT: wanted and desktop.phase is Phase.READY,
-        Action.STOP: wanted and not failed,
+        Action.STOP: wanted and (not failed or desktop.admitted),
         Action.START: not wanted or failed,
         Action.EXTEND: wanted and not failed and view.can_extend,
         Action.RENAME: True,
         Action.REBUILD: desktop.phase in (Phase.STOPPED, Phase.FAILED),
-        Action.RESIZE: not wanted and desktop.phase is Phase.STOPPED,
+        Action.RESIZE: desktop.resizable,
         Action.DELETE: True,
     }
     return frozenset(action for action in view.actions if sensible[action])

@@ -80,6 +80,17 @@ async def test_another_size_counts_from_the_next_start(app: App) -> None:
     assert event.data["flavor"] == MEDIUM
 
 
+async def test_a_failed_desktop_gets_another_size_unless_it_holds_its_share(app: App) -> None:
+    ada, desktop_id = await caller(app, "ada"), (await a_desktop(app)).desktop.id
+    await make_ready(app, desktop_id, Phase.FAILED)
+    with pytest.raises(Conflict, match="Stop the desktop"):
+        await remake.resize(app, ada, desktop_id, MEDIUM)
+    await make_ready(app, desktop_id, Phase.FAILED, admitted=False)
+    view = await remake.resize(app, ada, desktop_id, MEDIUM)
+    assert (view.desktop.phase, view.desktop.flavor) == (Phase.FAILED, MEDIUM)
+    assert view.desktop.desired_generation <= view.desktop.observed_generation, "it is tried again when its owner says so"
+
+
 async def test_the_same_size_again_changes_nothing(app: App) -> None:
     desktop_id = await stopped(app)
     before = await row(app, desktop_id)

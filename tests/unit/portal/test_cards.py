@@ -38,12 +38,17 @@ def card_of(actions: frozenset[Action] = EVERYTHING, me: str = ADA.id, language:
         (Phase.READY, Desired.RUNNING, {Action.CONNECT, Action.STOP, Action.EXTEND}),
         (Phase.READY, Desired.STOPPED, {Action.START}),
         (Phase.STOPPED, Desired.STOPPED, {Action.START, Action.REBUILD, Action.RESIZE}),
-        (Phase.FAILED, Desired.RUNNING, {Action.START, Action.REBUILD}),
-        (Phase.FAILED, Desired.STOPPED, {Action.START, Action.REBUILD}),
+        (Phase.FAILED, Desired.RUNNING, {Action.START, Action.REBUILD, Action.RESIZE}),
+        (Phase.FAILED, Desired.STOPPED, {Action.START, Action.REBUILD, Action.RESIZE}),
     ],
 )
 def test_only_what_makes_sense_is_offered(phase: Phase, desired: Desired, possible: set[Action]) -> None:
     assert card_of(phase=phase, desired=desired).can == possible | {Action.SEE, Action.RENAME, Action.DELETE}
+
+
+def test_a_failed_desktop_that_holds_its_share_is_stopped_before_its_size_changes() -> None:
+    can = card_of(phase=Phase.FAILED, admitted=True).can
+    assert (Action.STOP in can, Action.RESIZE in can) == (True, False)
 
 
 @pytest.mark.parametrize("phase", list(Phase))

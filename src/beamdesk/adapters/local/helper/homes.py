@@ -7,7 +7,6 @@ time.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import struct
 import subprocess
@@ -20,8 +19,8 @@ from beamdesk.protocol.codec import MalformedMessage, decode, encode
 
 _MKFS = ("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard")
 """Lazy initialisation keeps the image sparse and makes it in 15 ms."""
-_RESIZE_FS = 0x40086610
-"""EXT4_IOC_RESIZE_FS, _IOW('f', 16, __u64): the new size in blocks (Linux kernel, fs/ext4/ext4.h)."""
+_GROW_S = 600
+"""Checking a home of millions of files takes minutes on slow storage."""
 _INCOMPAT_64BIT = 0x80
 _DAMAGED = frozenset({errno.EINVAL, errno.EUCLEAN, errno.EBADMSG, errno.EIO})
 _FOLDER = "home"
@@ -81,12 +80,11 @@ class Homes:
 
 
 def prepare(image: Path, disk_gib: int) -> None:
-    """Make the image if there is none: complete, or not at all. A smaller one gets room; its file system grows when mounted."""
+    """Make the image if there is none: complete, or not at all. A smaller one is made larger."""
     if image.is_symlink():
         raise HelperError("failed", "The home volume is not a file.")
     if image.exists():
-        if image.stat().st_size < disk_gib * 2**30:
-            os.truncate(image, disk_gib * 2**30)
+        _grow(image, disk_gib)
         return
     fresh = image.with_name(f".{image.name}.new")
     fresh.unlink(missing_ok=True)
@@ -114,7 +112,6 @@ def mount(image: Path, target: Path, uid: int, gid: int) -> Path:
             raise
         _run(("e2fsck", "-p", str(image)), "The home volume is damaged", accept=(0, 1))
         _mount_once(image, target)
-    _grow(image, target)
     home = target / _FOLDER
     if not home.exists():
         home.mkdir(mode=0o700)
@@ -122,34 +119,30 @@ def mount(image: Path, target: Path, uid: int, gid: int) -> Path:
     return home
 
 
-def _grow(image: Path, mounted: Path) -> None:
-    """Let the mounted file system fill its image, as after a desktop got a larger size."""
-    blocks, block_bytes = filesystem_size(image)
-    room = image.stat().st_size // block_bytes
-    if room <= blocks:
-        return
-    fd = os.open(mounted, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.ioctl(fd, _RESIZE_FS, struct.pack("=Q", room))
-    except OSError as error:
-        raise HelperError("failed", f"The home volume cannot be made larger: {error.strerror}.") from error
-    finally:
-        os.close(fd)
+def _grow(image: Path, disk_gib: int) -> None:
+    """Let the volume fill ``disk_gib``, as after a desktop got a larger size; broken off anywhere, it goes on the next time.
 
-
-def filesystem_size(image: Path) -> tuple[int, int]:
-    """Return the size of an image's file system in blocks, and of a block in bytes (Linux kernel, ext4: the super block).
-
-    Raises:
-        HelperError: there is none.
+    Offline: to grow what is mounted asks for a capability that root lacks in many containers.
     """
+    size = max(image.stat().st_size, disk_gib * 2**30)
+    held = filesystem_size(image)
+    if held is None or held == size:
+        return
+    os.truncate(image, size)
+    _run(("e2fsck", "-f", "-p", str(image)), "The home volume is damaged", accept=(0, 1), timeout_s=_GROW_S)
+    _run(("resize2fs", str(image)), "The home volume cannot be made larger", timeout_s=_GROW_S)
+
+
+def filesystem_size(image: Path) -> int | None:
+    """Return the size of an image's file system in bytes, None where it has none (Linux kernel, ext4: the super block)."""
     with image.open("rb") as file:
         file.seek(1024)
         block = file.read(1024)
     if len(block) < 1024 or block[0x38:0x3A] != b"\x53\xef":
-        raise HelperError("failed", "The home volume is damaged: it has no file system.")
+        return None
     low, log_size, features, high = (struct.unpack_from("<I", block, at)[0] for at in (0x4, 0x18, 0x60, 0x150))
-    return low + (high << 32 if features & _INCOMPAT_64BIT else 0), 1024 << log_size
+    blocks = low + (high << 32 if features & _INCOMPAT_64BIT else 0)
+    return int(blocks * (1024 << log_size))
 
 
 def _mount_once(image: Path, target: Path) -> None:
@@ -161,10 +154,12 @@ def _mount_once(image: Path, target: Path) -> None:
         os.close(fd)
 
 
-def _run(command: tuple[str, ...], failure: str, accept: tuple[int, ...] = (0,)) -> None:
+def _run(command: tuple[str, ...], failure: str, accept: tuple[int, ...] = (0,), timeout_s: float = 60) -> None:
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, stdin=subprocess.DEVNULL, check=False, timeout=60)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, stdin=subprocess.DEVNULL, check=False, timeout=timeout_s
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise HelperError("failed", f"{failure}: {command[0]} does not run.") from error
     if done.returncode not in accept:

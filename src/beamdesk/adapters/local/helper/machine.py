@@ -14,7 +14,7 @@ from beamdesk.adapters.local.helper.cgroup import Cgroups, GroupLimits
 from beamdesk.adapters.local.helper.config import Config
 from beamdesk.protocol.helper import HostFacts
 
-_PROGRAMS = (nspawn.PROGRAM, "mkfs.ext4", "e2fsck")
+_PROGRAMS = (nspawn.PROGRAM, "mkfs.ext4", "e2fsck", "resize2fs")
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _NSPAWN_VERSION = 249
 """The first with --private-users-ownership; without seccomp it would silently load no filter."""
