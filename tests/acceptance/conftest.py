@@ -1,4 +1,5 @@
-"""One deployment and one browser for the whole acceptance run."""
+"""One deployment for the whole acceptance run, and a browser for each module: the synchronous Playwright must not outlive it, since
+a worker may go on with tests that run event loops of their own."""
 
 import contextlib
 import os
@@ -36,7 +37,7 @@ def deployment():
         one.remove()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=False, args=list(FLAGS))
