@@ -57,7 +57,7 @@ async def test_a_resized_and_a_rebuilt_desktop_have_a_new_server_and_the_old_hom
     homes = (await asyncio.to_thread(world.left)).volumes
     assert homes, "this world keeps homes on Cinder"
     server_ids = [row.server_id]
-    for flavor in ("gpu", "small"):
+    for flavor, named in (("gpu", "desk-a100"), ("small", "desk-small")):
         await world.want(desktop, Desired.STOPPED)
         await world.reach(desktop, Phase.STOPPED)
         await world.remake(desktop, flavor)
@@ -67,7 +67,7 @@ async def test_a_resized_and_a_rebuilt_desktop_have_a_new_server_and_the_old_hom
         server_ids.append(row.server_id)
         await world.one_of_each(desktop)
         (record,) = await asyncio.to_thread(world.nova_records)
-        assert (record["id"], record["flavor"]["original_name"]) == (row.server_id.rpartition(":")[2], f"desk-{flavor}")
+        assert (record["id"], record["flavor"]["original_name"]) == (row.server_id.rpartition(":")[2], named)
         assert (await asyncio.to_thread(world.left)).volumes == homes
     assert len(set(server_ids)) == 3
     await world.nothing_left()
