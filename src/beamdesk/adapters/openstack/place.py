@@ -25,6 +25,7 @@ from beamdesk.adapters.openstack.operations import Operations
 from beamdesk.adapters.openstack.ports import Ports, PortTaken
 from beamdesk.adapters.openstack.power import Power
 from beamdesk.adapters.openstack.records import NovaServer, Port
+from beamdesk.adapters.openstack.refused_sizes import RefusedSizes
 from beamdesk.adapters.openstack.servers import Servers
 from beamdesk.adapters.openstack.userdata import user_data
 from beamdesk.adapters.openstack.watch import Look, Watch
@@ -59,6 +60,7 @@ class PlaceDriver:
         self._uses_volumes = config.homes.enabled or config.boot is Boot.CLONE
         self.operations = Operations(self.connection, self.servers, self.lookups, config)
         self.why = Why(self.connection, config)
+        self.sizes = RefusedSizes()
         self._making: dict[DesktopId, asyncio.Lock] = {}
         self.power = Power(self.servers, self.ports, self.groups, self._new_port, config.when_stopped)
 
@@ -108,13 +110,16 @@ class PlaceDriver:
             known_as, desktop_id, server.status, server.created_at, address,
             launched=server.launched, host=server.host, tied=self._config.homes.enabled,
         )  # fmt: skip
+        if server.launched and not server.partial:
+            self.sizes.took(server)
         if server.offloaded:
             return replace(described, fault=_NO_HOST_FREE, remedy=Remedy.WAIT)
         if server.status is not ServerStatus.ERROR:
             return described
         more = self.why.told(server.uuid)
         fault = explain_fault(server.fault, more.words if more else "")
-        return replace(described, fault=fault, remedy=more.remedy if more else remedy(server.fault))
+        helps = more.remedy if more else remedy(server.fault)
+        return replace(described, fault=fault, remedy=self.sizes.refused(server, helps))
 
     def _seen_by_port(self, server: NovaServer, port: Port) -> Server | None:
         """Describe a server that the list left out; its cell may be down, and then little is known of it."""
