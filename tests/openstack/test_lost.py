@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from beamdesk.adapters.openstack.refused_sizes import PROVEN
 from beamdesk.domain.decision import REMAKES
 from beamdesk.domain.desktop import Desired, Phase, Reason
 from beamdesk.domain.ids import DesktopId
@@ -107,6 +108,22 @@ async def test_a_size_that_no_host_has_is_refused_in_words(world: World) -> None
     await world.told(desktop, since, Reason.SERVER_ERROR)
     row = await world.reach(desktop, Phase.FAILED)  # tried again first: nobody here may ask whether it ever fits
     assert (row.reason, "host" in row.detail) == (Reason.SERVER_ERROR, True)
+    await world.nothing_left()
+
+
+async def test_a_size_that_was_refused_while_others_were_taken_is_not_tried_again(world: World) -> None:
+    world.start()
+    (first,) = await world.add(flavor="too-big")
+    await world.reach(first, lambda row: row.reason == Reason.SERVER_ERROR)
+    await asyncio.sleep(1)  # Nova's dates are whole seconds
+    (other,) = await world.add()
+    await world.ready(other)
+    await world.reach(first, Phase.FAILED)  # after its second try
+    await asyncio.sleep(PROVEN.total_seconds())
+    (second,) = await world.add(flavor="too-big")
+    await world.reach(second, Phase.FAILED)
+    tried = [[event.data.get("phase") for event in await world.events(one)].count(Phase.BUILDING) for one in (first, second)]
+    assert tried == [2, 1]
     await world.nothing_left()
 
 

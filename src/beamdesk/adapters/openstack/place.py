@@ -110,7 +110,7 @@ class PlaceDriver:
             known_as, desktop_id, server.status, server.created_at, address,
             launched=server.launched, host=server.host, tied=self._config.homes.enabled,
         )  # fmt: skip
-        if server.launched and not server.partial:
+        if server.status is ServerStatus.ACTIVE:
             self.sizes.took(server)
         if server.offloaded:
             return replace(described, fault=_NO_HOST_FREE, remedy=Remedy.WAIT)
