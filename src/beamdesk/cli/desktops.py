@@ -216,10 +216,14 @@ def _open(address: str) -> bool:
         return False
 
 
-def _act(which: str, action: str, *, wait: bool, timeout: float, as_json: bool) -> None:
+def _act(which: str, action: str, asks: tuple[str, str, str] | None = None, *, wait: bool, timeout: float, as_json: bool) -> None:
+    """Do an action, empty = delete; ``asks``: verb, participle and the rest of the question before it."""
     with Api.signed_in() as api:
         desktop = find_desktop(api, which)
-        changed = api.send("POST", f"/desktops/{desktop['id']}/actions/{action}")
+        if asks:
+            _confirm(desktop, *asks)
+        path = f"/desktops/{desktop['id']}"
+        changed = api.send("POST", f"{path}/actions/{action}") if action else api.send("DELETE", path)
         _finish(api, changed, wait=wait, timeout=timeout, as_json=as_json)
 
 
@@ -268,13 +272,8 @@ def rebuild(
     as_json: AsJson = False,
 ) -> None:
     """Start a stopped or failed desktop on a new machine from its image as it is now; its home is kept."""
-    with Api.signed_in() as api:
-        desktop = find_desktop(api, which)
-        if not yes:
-            question = f"Rebuild {clean(desktop['name'])} ({desktop['id']}) from its image? Only its home and experiment data stay."
-            _confirm(question, "rebuild", "Nothing was rebuilt.")
-        changed = api.send("POST", f"/desktops/{desktop['id']}/actions/rebuild")
-        _finish(api, changed, wait=wait, timeout=timeout, as_json=as_json)
+    asks = None if yes else ("rebuild", "rebuilt", "from its image? Only its home and experiment data stay.")
+    _act(which, "rebuild", asks, wait=wait, timeout=timeout, as_json=as_json)
 
 
 @desktops.command()
@@ -300,20 +299,15 @@ def delete(
     as_json: AsJson = False,
 ) -> None:
     """Delete a desktop and its home for good."""
-    with Api.signed_in() as api:
-        desktop = find_desktop(api, which)
-        if not yes:
-            question = f"Delete {clean(desktop['name'])} ({desktop['id']}) and all files in its home? Data of the experiment stay."
-            _confirm(question, "delete", "Nothing was deleted.")
-        changed = api.send("DELETE", f"/desktops/{desktop['id']}")
-        _finish(api, changed, wait=wait, timeout=timeout, as_json=as_json)
+    asks = None if yes else ("delete", "deleted", "and all files in its home? Data of the experiment stay.")
+    _act(which, "", asks, wait=wait, timeout=timeout, as_json=as_json)
 
 
-def _confirm(question: str, verb: str, otherwise: str) -> None:
+def _confirm(desktop: dict[str, Any], verb: str, done: str, rest: str) -> None:
     if not sys.stdin.isatty():
         raise Failure(Exit.USAGE, f"There is nobody to ask. Add --yes to {verb} without asking.")
-    if not typer.confirm(question, err=True):
-        raise Failure(Exit.FAILED, otherwise)
+    if not typer.confirm(f"{verb.capitalize()} {clean(desktop['name'])} ({desktop['id']}) {rest}", err=True):
+        raise Failure(Exit.FAILED, f"Nothing was {done}.")
 
 
 @desktops.command()
