@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from keystoneauth1.exceptions import ClientException
 
 from beamdesk.adapters.openstack.config import Firewall, GuestApi, Homes, OpenStackConfig, PciAlias, Place
 from beamdesk.adapters.openstack.driver import OpenStackCloud
-from beamdesk.adapters.openstack.names import NONCE_KEY, Names
+from beamdesk.adapters.openstack.names import GIVEN_UP_KEY, NONCE_KEY, Names
 from beamdesk.adapters.sql.store import SqlStore
 from beamdesk.adapters.system import SystemClock, SystemSecrets
 from beamdesk.domain.catalog import Resources
@@ -54,7 +55,8 @@ _TIMES = replace(
     build_timeout=timedelta(minutes=2),
     stuck=timedelta(seconds=20),
 )
-RULES = replace(_USUAL, timings=_TIMES, sweep=timedelta(seconds=2), sweep_min_age=timedelta(seconds=2))
+_SOON = timedelta(seconds=2)
+RULES = replace(_USUAL, timings=_TIMES, sweep=_SOON, sweep_min_age=_SOON, sweep_homes=5 * _SOON)
 """Production's rules in a cloud. Shorter are only pauses that would make the tests longer; none of them is about telling people."""
 PROMISE_S = 10.0
 _STEPS = tuple(Step(name, StepState.DONE) for name in StepName)
@@ -109,11 +111,12 @@ def nonce_of(record: dict[str, Any]) -> str:
 
 @dataclass
 class Leftovers:
-    """What is in the project: of this deployment, and of others."""
+    """What is in the project of this deployment. ``given_up``: homes that Cinder never finished, by desktop like all the others."""
 
     servers: dict[str, list[str]] = field(default_factory=dict)
     ports: dict[str, list[str]] = field(default_factory=dict)
     volumes: dict[str, list[str]] = field(default_factory=dict)
+    given_up: dict[str, list[str]] = field(default_factory=dict)
 
 
 class World:
@@ -193,19 +196,21 @@ class World:
         async with self.store.begin() as tx:
             return await tx.desktops.get(desktop_id)
 
-    async def reach(self, desktop_id: DesktopId, enough: Callable[[Desktop], bool] | Phase) -> Desktop:
+    async def reach(
+        self, desktop_id: DesktopId, enough: Callable[[Desktop], bool] | Phase, within_s: float = PATIENCE_S
+    ) -> Desktop:
         """Wait until the row is so."""
         wanted = enough if callable(enough) and not isinstance(enough, Phase) else lambda row: row.phase is enough
         row: Desktop | None = None
-        async for _ in patience():
+        async for _ in patience(within_s=within_s):
             row = await self.get(desktop_id)
             if row is not None and wanted(row):
                 return row
         raise AssertionError(f"{desktop_id} is stuck: {row}")
 
-    async def ready(self, *desktop_ids: DesktopId) -> list[Desktop]:
+    async def ready(self, *desktop_ids: DesktopId, within_s: float = PATIENCE_S) -> list[Desktop]:
         """Wait until all of them can be used."""
-        return [await self.reach(one, Phase.READY) for one in desktop_ids]
+        return [await self.reach(one, Phase.READY, within_s) for one in desktop_ids]
 
     async def events(self, desktop_id: DesktopId) -> list[Event]:
         """Return what was told about a desktop, oldest first."""
@@ -281,16 +286,21 @@ class World:
             found.ports.setdefault(port.name.removeprefix("beamdesk-"), []).append(port.id)
         for volume in self.admin.block_storage.volumes(all_projects=True) if self.plane.options.volumes else ():
             if volume.metadata.get("beamdesk_deployment") == self.deployment:
-                found.volumes.setdefault(volume.metadata["beamdesk_desktop"], []).append(volume.id)
+                kind = found.given_up if GIVEN_UP_KEY in volume.metadata else found.volumes
+                kind.setdefault(volume.metadata["beamdesk_desktop"], []).append(volume.id)
         return found
 
     async def nothing_left(self) -> None:
         """Delete everything as people do, and see that the cloud has nothing of this deployment any more."""
         await self.delete_all()
-        found = Leftovers()
+        found = await asyncio.to_thread(self.left)
+        for volume in chain.from_iterable(
+            found.given_up.values()
+        ):  # only operators can end their being made; then the sweeper comes
+            await asyncio.to_thread(self.admin.block_storage.reset_volume_status, volume, "error")
         async for _ in patience():  # Nova deletes in the background what it has accepted to delete
             found = await asyncio.to_thread(self.left)
-            if not (found.servers or found.ports or found.volumes):
+            if not (found.servers or found.ports or found.volumes or found.given_up):
                 return
         raise AssertionError(f"leaked: {found}")
 

@@ -7,10 +7,12 @@ import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from beamdesk.adapters.openstack import homes
 from beamdesk.adapters.openstack.driver import OpenStackCloud
 from beamdesk.domain.desktop import Desired, Desktop, Phase, Reason
 from controlplane.clouds import BEAMDESK
@@ -237,6 +239,26 @@ async def test_a_port_or_home_deleted_in_the_last_moment_is_made_again(world: Wo
             await asyncio.to_thread(world.admin.block_storage.delete_volume, left.volumes[str(desktop)][0], force=True)
     await world.ready(desktop)
     await world.one_of_each(desktop)
+    await world.nothing_left()
+
+
+async def test_a_home_that_no_backend_finishes_is_given_up_and_made_again(
+    world: World, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a broker's restart that lost the scheduler's order to the backend."""
+    monkeypatch.setattr(homes, "_GIVEN_UP_AFTER", timedelta(seconds=0))
+    monkeypatch.setattr(homes, "_LOST_AFTER", timedelta(seconds=0))
+    with before_the_server_is_made(proxy) as order:
+        world.start()
+        (desktop,) = await world.add()
+        await held(order)
+        (lost,) = (await asyncio.to_thread(world.left)).volumes[str(desktop)]
+        await asyncio.to_thread(world.admin.block_storage.reset_volume_status, lost, "creating")
+    await world.ready(desktop)
+    await world.one_of_each(desktop)
+    found = await asyncio.to_thread(world.left)
+    assert found.given_up == {str(desktop): [lost]}
+    assert found.volumes[str(desktop)] != [lost]
     await world.nothing_left()
 
 

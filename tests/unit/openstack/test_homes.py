@@ -67,12 +67,45 @@ async def test_an_order_that_got_lost_is_thrown_away_and_given_anew(cloud: TinyC
     assert (await volumes.home(DESKTOP)).id == "v"
 
 
-@pytest.mark.parametrize(("age_s", "asked"), [(3600, 1), (5, 0)], ids=["a backend has it", "it is new"])
+@pytest.mark.parametrize(("age_s", "asked"), [(70, 1), (5, 0)], ids=["a backend has it", "it is new"])
 async def test_a_volume_that_is_being_made_is_waited_for(cloud: TinyCloud, volumes: Volumes, age_s: float, asked: int) -> None:
     told(cloud, age_s, BUSY)
     with pytest.raises(CloudError, match="waits for it"):
         await volumes.home(DESKTOP)
     assert cloud.asked["DELETE", f"{VOLUMES}/v"] == asked
+
+
+@pytest.mark.parametrize("before", [[], ["w"]], ids=["the first one", "another one was given up before"])
+async def test_a_home_that_a_backend_never_finishes_is_given_up_once(cloud: TinyCloud, volumes: Volumes, before: list[str]) -> None:
+    told(cloud, 3600, BUSY)
+    lost = [{**given_up(creating(3600)), "id": one} for one in before]
+    cloud.on("GET", f"{VOLUMES}/detail", Answer(200, {"volumes": [creating(3600), *lost]}))
+    cloud.on("POST", f"{VOLUMES}/v/metadata", Answer(200, {"metadata": {"beamdesk_given_up": "true"}}))
+    with pytest.raises(CloudError, match="waits for it" if before else "does not finish") as refused:
+        await volumes.home(DESKTOP)
+    assert refused.value.retryable
+    assert cloud.asked["POST", f"{VOLUMES}/v/metadata"] == (0 if before else 1)
+
+
+async def test_what_was_given_up_is_no_home_and_holds_no_deletion_up(cloud: TinyCloud, volumes: Volumes) -> None:
+    lost, other = given_up(creating(3600)), {**creating(0), "id": "w", "status": "available"}
+    cloud.on("GET", f"{VOLUMES}/detail", Answer(200, {"volumes": [lost, other]}))
+    assert (await volumes.home(DESKTOP)).id == "w"
+    await volumes.delete(Volume.read(lost))
+    cloud.on("DELETE", f"{VOLUMES}/v", Answer(202))
+    await volumes.delete(Volume.read({**lost, "status": "error"}))
+    assert cloud.asked["DELETE", f"{VOLUMES}/v"] == 1
+
+
+async def test_a_home_that_is_in_use_is_the_home_whatever_its_marks(cloud: TinyCloud, volumes: Volumes) -> None:
+    used = {**given_up(creating(3600)), "status": "available", "attachments": [{"server_id": "there"}]}
+    other = {**creating(0), "id": "w", "status": "available"}
+    cloud.on("GET", f"{VOLUMES}/detail", Answer(200, {"volumes": [other, used]}))
+    assert (await volumes.home(DESKTOP)).id == "v"
+
+
+def given_up(record: dict[str, Any]) -> dict[str, Any]:
+    return {**record, "metadata": {**record["metadata"], "beamdesk_given_up": "true"}}
 
 
 def kept(cloud: TinyCloud, server: str) -> Volume:

@@ -2,6 +2,7 @@
 
 Cinder's names are not unique. Of homes made at the same time the oldest counts and the others are removed by who made them, unused;
 where two unused ones are found later nobody guesses which has the person's work: that is an error for an operator.
+A home that Cinder never finishes is given up, once: it is marked so before another one is ordered, and goes with the desktop.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import structlog
 from beamdesk.adapters.openstack.config import Homes
 from beamdesk.adapters.openstack.connection import Connection
 from beamdesk.adapters.openstack.errors import Service
-from beamdesk.adapters.openstack.names import CLONE_KEY, DEPLOYMENT_KEY, DESKTOP_KEY, Names
+from beamdesk.adapters.openstack.names import CLONE_KEY, DEPLOYMENT_KEY, DESKTOP_KEY, GIVEN_UP_KEY, Names
 from beamdesk.adapters.openstack.records import Volume, mapping, sequence, text, when
 from beamdesk.domain.errors import CloudError, CloudRefused
 from beamdesk.domain.ids import DesktopId
@@ -28,6 +29,8 @@ _LOOK_S = 0.25
 _LOOKS = 32
 _LOST_AFTER = timedelta(seconds=60)
 """So long Cinder may take to begin with a volume; then the order may have been lost on its way, as when a broker restarts."""
+_GIVEN_UP_AFTER = timedelta(seconds=100)
+"""So long a backend may take to make an empty home, which takes seconds; then its order may have been lost as well."""
 _ORPHAN_S = 60.0
 """So long Cinder may keep a volume for a server that Nova does not know: Nova reserves it before it records the server."""
 _MOST_REMEMBERED = 10_000
@@ -90,7 +93,7 @@ class Volumes:
 
     async def _homes_of(self, desktop_id: DesktopId) -> tuple[Volume, ...]:
         homes = tuple(volume for volume in await self.listed(desktop_id) if self.is_home(volume))
-        return tuple(volume for volume in homes if volume.attached) or homes
+        return tuple(volume for volume in homes if volume.attached) or tuple(volume for volume in homes if not volume.given_up)
 
     async def root_clone(self, desktop_id: DesktopId, image: str, gib: int) -> Volume | None:
         """Return a clone of the volume that an operator prepared from the image; None = nobody prepared one.
@@ -127,25 +130,48 @@ class Volumes:
             volume = Volume.read(mapping(reply.data, "volume"))
         if volume.status == "creating" and await self._was_lost(volume):
             raise CloudError("Cinder never began to make the volume of the desktop. Beamdesk orders another one.")
+        if volume.status == "creating" and await self._give_up(volume):
+            raise CloudError("Cinder does not finish the volume of the desktop. Beamdesk orders another one.")
         if volume.status != "creating":
             await self._let_go(volume)
         raise CloudError(f"The volume of the desktop is not ready yet (status {volume.status}). Beamdesk waits for it.")
 
+    def _age(self, volume: Volume) -> timedelta:
+        now = self._connection.clock(Service.VOLUME) or datetime.now(UTC)
+        return now - when(volume.created_at) if volume.created_at else timedelta.max
+
     async def _was_lost(self, volume: Volume) -> bool:
         """Remove a volume that nobody makes, and tell whether it was one: Cinder refuses while a backend has the order."""
-        now = self._connection.clock(Service.VOLUME) or datetime.now(UTC)
-        if volume.created_at and now - when(volume.created_at) < _LOST_AFTER:
+        if self._age(volume) < _LOST_AFTER:
             return False
         path = f"/volumes/{volume.id}"
         reply = await self._connection.call(Service.VOLUME, "DELETE", path, "remove a lost volume", accept=_ABSENT_OR_BUSY)
         return reply.status not in _ABSENT_OR_BUSY
 
+    async def _give_up(self, volume: Volume) -> bool:
+        """Mark a home that Cinder does not finish, and tell whether it is given up: one of a desktop, no heap for a slow backend.
+
+        Only an operator can end *creating* where a backend had the order (``openstack volume set --state error``). The mark stays:
+        were the home made after all, nobody would have to guess which of the two is in use.
+        """
+        if not self.is_home(volume) or self._age(volume) < _GIVEN_UP_AFTER:
+            return False
+        desktop_id = DesktopId(volume.desktop)
+        if any(other.given_up for other in await self.listed(desktop_id)):
+            return False
+        path = f"/volumes/{volume.id}/metadata"
+        await self._connection.call(Service.VOLUME, "POST", path, "give the volume up", body={"metadata": {GIVEN_UP_KEY: "true"}})
+        log.warning("volume.given_up", desktop=str(desktop_id), volume=volume.id, remedy="openstack volume set --state error")
+        return True
+
     async def delete(self, volume: Volume) -> None:
-        """Delete a volume; absent is success.
+        """Delete a volume; absent is success, and so is one that was given up and that Cinder does not let go of.
 
         Raises:
             CloudRefused: a server uses it. CloudError: not yet, as while Cinder keeps it for a server that is gone.
         """
+        if volume.stuck:
+            return
         path = f"/volumes/{volume.id}"
         try:
             await self._connection.call(Service.VOLUME, "DELETE", path, "delete the volume", accept=_ABSENT)

@@ -16,6 +16,7 @@ DEPLOYMENT_KEY = "beamdesk_deployment"
 DESKTOP_KEY = "beamdesk_desktop"
 NONCE_KEY = "beamdesk_nonce"
 CLONE_KEY = "beamdesk_clone_of"
+GIVEN_UP_KEY = "beamdesk_given_up"
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _LOCAL_UNICAST = 0xDA
 _RELEASED = "-released"

@@ -303,7 +303,7 @@ class PlaceDriver:
         ports = await self.ports.listed()
         volumes = await self.volumes.listed() if self._uses_volumes else ()
         named = (self.names.desktop_named(port.name) for port in ports if not port.device)
-        return frozenset(DesktopId(volume.desktop) for volume in volumes if volume.desktop) | frozenset(
+        return frozenset(DesktopId(volume.desktop) for volume in volumes if volume.desktop and not volume.stuck) | frozenset(
             desktop for desktop in named if desktop is not None
         )
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import cast
 
 from beamdesk.adapters.openstack.connection import Json
-from beamdesk.adapters.openstack.names import DEPLOYMENT_KEY, DESKTOP_KEY
+from beamdesk.adapters.openstack.names import DEPLOYMENT_KEY, DESKTOP_KEY, GIVEN_UP_KEY
 from beamdesk.domain.errors import CloudError
 from beamdesk.domain.server import HostState, ServerStatus
 
@@ -175,7 +175,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A Cinder volume of a desktop."""
+    """A Cinder volume of a desktop. ``given_up``: Cinder did not finish it and another one was ordered."""
 
     id: str
     status: str
@@ -184,6 +184,7 @@ class Volume:
     name: str
     attached: bool
     created_at: str
+    given_up: bool
 
     @classmethod
     def read(cls, record: Json) -> Volume:
@@ -197,9 +198,15 @@ class Volume:
             name=text(record, "name"),
             attached=bool(sequence(record, "attachments")),
             created_at=text(record, "created_at"),
+            given_up=GIVEN_UP_KEY in marks,
         )
 
     @property
     def going(self) -> bool:
         """Tell whether it is being deleted."""
         return self.status == "deleting"
+
+    @property
+    def stuck(self) -> bool:
+        """Tell whether it was given up and an operator has not ended its *creating* yet: Cinder refuses to delete it."""
+        return self.given_up and self.status == "creating"
