@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from beamdesk.adapters.openstack.config import Boot, Firewall, OpenStackConfig
+from beamdesk.adapters.openstack.config import Boot, Firewall, Homes, OpenStackConfig
 from beamdesk.adapters.openstack.doctor import Finding, Verdict
 from beamdesk.adapters.openstack.doctor_run import examine_config
 from controlplane.plane import ControlPlane
@@ -301,3 +301,39 @@ def test_neither_config_drive_nor_dhcp(site: OpenStackConfig) -> None:
 
 def test_volumes_need_cinder(site: OpenStackConfig) -> None:
     assert finding(replace(site, boot=Boot.VOLUME), "identity.services").verdict is Verdict.OK
+
+
+def homes(site: OpenStackConfig, **more: Any) -> OpenStackConfig:
+    return replace(site, homes=Homes(enabled=True, gib=1, **more))
+
+
+def test_a_volume_type_that_is_not_there(site: OpenStackConfig) -> None:
+    broken(finding(homes(site, volume_type="ops-nowhere"), "volumes.types"), "volumes.types", "ops-nowhere", "the account sees")
+    assert finding(homes(site), "volumes.types").verdict is Verdict.OK
+
+
+def test_a_volume_quota_that_is_used_up(site: OpenStackConfig, admin: Any) -> None:
+    project = admin.identity.find_project("beamdesk")
+    assert finding(homes(site), "volumes.quota").verdict is Verdict.OK
+    admin.block_storage.put(f"/os-quota-sets/{project.id}", json={"quota_set": {"volumes": 0}})
+    try:
+        broken(finding(homes(site), "volumes.quota"), "volumes.quota", "room for 0 volumes")
+    finally:
+        admin.block_storage.delete(f"/os-quota-sets/{project.id}")
+
+
+def test_a_volume_that_cinder_never_finishes(openstack: ControlPlane, site: OpenStackConfig, admin: Any) -> None:
+    with openstack.connect("beamdesk") as own:
+        made = own.block_storage.create_volume(size=1, name="ops-stuck", metadata={"beamdesk_deployment": "ops"})
+        own.block_storage.wait_for_status(made, "available", interval=0.2, wait=60)
+    admin.block_storage.reset_volume_status(made, "creating")
+    try:
+        assert finding(homes(site), "volumes.stuck").verdict is Verdict.OK
+        found = finding(homes(site), "volumes.stuck", off_s=3600)
+        assert (found.verdict, [made.id in fact and "is creating since" in fact for fact in found.facts]) == (
+            Verdict.WARNING,
+            [True],
+        )
+    finally:
+        admin.block_storage.reset_volume_status(made, "error")
+        admin.block_storage.delete_volume(made)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from beamdesk.adapters.openstack.config import Firewall, GuestApi, OpenStackConfig, Place
+from beamdesk.adapters.openstack import doctor_volumes
+from beamdesk.adapters.openstack.config import Boot, Firewall, GuestApi, Homes, OpenStackConfig, Place
 from beamdesk.adapters.openstack.doctor import Check, Finding, Outcome, Verdict, examine, ok, wrong
 from beamdesk.adapters.openstack.doctor_access import clock, rights, services
 from beamdesk.adapters.openstack.doctor_compute import nova_services, quota, wanted
@@ -18,6 +21,7 @@ from beamdesk.adapters.openstack.doctor_network import metadata, user_data
 from beamdesk.adapters.openstack.doctor_probe import Access, Denied, Probe
 from beamdesk.adapters.openstack.doctor_run import CLOUD_CHECKS, settings_finding
 from beamdesk.adapters.openstack.errors import Service
+from beamdesk.adapters.system import SystemClock
 from beamdesk.cli.openstack import report
 from beamdesk.domain.errors import CloudUnavailable
 
@@ -32,6 +36,7 @@ class Answers:
     def __init__(self, answers: Mapping[str, Any], *, services: frozenset[str] = ALL, roles: tuple[str, ...] = ("member",)) -> None:
         self.place = Place("main", "beamdesk", "desktops")
         self.config = OpenStackConfig((self.place,), GuestApi("https://guest.example"), firewall=Firewall(("10.0.0.1/32",)))
+        self.clock = SystemClock()
         self._answers = answers
         self.ahead: dict[Service, float | None] = {}
         self._access = Access("beamdesk", "desktops", "p1", roles, "password", services, 0.0)
@@ -233,3 +238,58 @@ async def test_every_service_has_a_clock(ahead: dict[Service, float | None], ver
     outcome = await clock(probe)
     assert outcome.verdict is verdict
     assert fact in outcome.facts
+
+
+def with_volumes(answers: Mapping[str, Any], boot: Boot = Boot.IMAGE) -> Answers:
+    probe = Answers(answers)
+    probe.config = replace(probe.config, homes=Homes(enabled=True, gib=50, volume_type="fast"), boot=boot)
+    return probe
+
+
+async def test_without_volumes_cinder_is_not_asked() -> None:
+    probe = Answers({path: CloudUnavailable("nobody is there") for path in ("/types", "/limits", "/volumes/detail")})
+    assert {(await check.run(probe)).verdict for check in doctor_volumes.CHECKS} == {Verdict.OK}
+
+
+@pytest.mark.parametrize(
+    ("absolute", "boot", "verdict"),
+    [
+        ({}, Boot.IMAGE, Verdict.OK),
+        ({"maxTotalVolumes": -1, "maxTotalVolumeGigabytes": -1}, Boot.IMAGE, Verdict.OK),
+        ({"maxTotalVolumes": 9, "totalVolumesUsed": 9}, Boot.IMAGE, Verdict.WRONG),
+        ({"maxTotalVolumes": 10, "totalVolumesUsed": 9}, Boot.IMAGE, Verdict.WARNING),
+        ({"maxTotalVolumes": 10, "totalVolumesUsed": 9}, Boot.VOLUME, Verdict.WRONG),
+        ({"maxTotalVolumeGigabytes": 1000, "totalGigabytesUsed": 951}, Boot.IMAGE, Verdict.WRONG),
+        ({"maxTotalVolumeGigabytes": 1000, "totalGigabytesUsed": 450}, Boot.IMAGE, Verdict.OK),
+        ({"maxTotalVolumeGigabytes": 1000, "totalGigabytesUsed": 450}, Boot.VOLUME, Verdict.WARNING),
+    ],
+)
+async def test_the_quota_of_volumes(absolute: dict[str, int], boot: Boot, verdict: Verdict) -> None:
+    assert (await doctor_volumes.quota(with_volumes(limits(**absolute), boot))).verdict is verdict
+
+
+@pytest.mark.parametrize(("names", "verdict"), [(["fast", "slow"], Verdict.OK), (["slow"], Verdict.MISSING), ([], Verdict.MISSING)])
+async def test_the_volume_type_of_the_settings(names: list[str], verdict: Verdict) -> None:
+    found = await doctor_volumes.types(with_volumes({"/types": {"volume_types": [{"name": name} for name in names]}}))
+    assert found.verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("status", "minutes", "ours", "named"),
+    [
+        ("creating", 11, True, True),
+        ("creating", 9, True, False),
+        ("deleting", 11, True, True),
+        ("error_deleting", 0, True, True),
+        ("reserved", 600, True, False),  # kept for a shelved server
+        ("in-use", 600, True, False),
+        ("creating", 11, False, False),
+    ],
+)
+async def test_volumes_that_wait_for_an_operator(status: str, minutes: int, ours: bool, named: bool) -> None:
+    since = (datetime.now(UTC) - timedelta(minutes=minutes)).replace(tzinfo=None).isoformat()
+    marks = {"beamdesk_deployment": "d"} if ours else {}
+    record = {"id": "v1", "name": "home", "status": status, "created_at": since, "updated_at": None, "metadata": marks}
+    found = await doctor_volumes.stuck(with_volumes({"/volumes/detail": {"volumes": [record]}}))
+    assert (found.verdict, bool(found.remedy)) == ((Verdict.WARNING, True) if named else (Verdict.OK, False))
+    assert [fact.split()[0] for fact in found.facts] == ["v1"] * named

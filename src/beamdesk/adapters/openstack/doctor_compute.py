@@ -49,7 +49,8 @@ async def scheduler(probe: Probe) -> Outcome:
     )
 
 
-async def _flavors(probe: Probe) -> tuple[tuple[Flavor, ...], tuple[LeftOut, ...], Mapping[str, Raw]]:
+async def on_offer(probe: Probe) -> tuple[tuple[Flavor, ...], tuple[LeftOut, ...], Mapping[str, Raw]]:
+    """Return the flavors on offer, those that are left out, and the records of the former by id."""
     listed = await probe.listing(Service.COMPUTE, "/flavors/detail", "flavors")
     offered, left = read_flavors(listed, probe.config.flavors)
     by_name: dict[str, Raw] = {}
@@ -61,7 +62,7 @@ async def _flavors(probe: Probe) -> tuple[tuple[Flavor, ...], tuple[LeftOut, ...
 
 async def flavors_offered(probe: Probe) -> Outcome:
     """Examine whether there are flavors for the catalogue."""
-    offered, _, _ = await _flavors(probe)
+    offered, _, _ = await on_offer(probe)
     if not offered:
         return missing(TITLE_REMEDY, "no flavor with the extra spec beamdesk:title_en is on offer")
     return ok(*(_said(one) for one in offered))
@@ -69,7 +70,7 @@ async def flavors_offered(probe: Probe) -> Outcome:
 
 async def flavors_left_out(probe: Probe) -> Outcome:
     """Examine whether a flavor that wants to be on offer is left out for a mistake."""
-    _, left, _ = await _flavors(probe)
+    _, left, _ = await on_offer(probe)
     if left:
         return wrong(
             "Correct the extra specs that the reasons name, or take beamdesk:title_en away.",
@@ -87,12 +88,12 @@ def _said(flavor: Flavor) -> str:
 async def quota(probe: Probe) -> Outcome:
     """Examine whether the project's quota has room for the smallest desktop on offer."""
     limits = (await probe.get(Service.COMPUTE, "/limits")).get("limits", {}).get("absolute", {})
-    smallest = next(iter((await _flavors(probe))[0]), None)
+    smallest = next(iter((await on_offer(probe))[0]), None)
     wants = smallest.resources if smallest else None
     rooms = [
-        ("servers", _room(limits, "maxTotalInstances", "totalInstancesUsed"), 1),
-        ("vCPUs", _room(limits, "maxTotalCores", "totalCoresUsed"), wants.vcpus if wants else 1),
-        ("MiB of memory", _room(limits, "maxTotalRAMSize", "totalRAMUsed"), wants.memory_mib if wants else 1),
+        ("servers", room_in(limits, "maxTotalInstances", "totalInstancesUsed"), 1),
+        ("vCPUs", room_in(limits, "maxTotalCores", "totalCoresUsed"), wants.vcpus if wants else 1),
+        ("MiB of memory", room_in(limits, "maxTotalRAMSize", "totalRAMUsed"), wants.memory_mib if wants else 1),
     ]
     facts = [f"room for {'any number of' if room is None else room} {name}" for name, room, _ in rooms]
     project = (await probe.access()).project_id
@@ -104,7 +105,8 @@ async def quota(probe: Probe) -> Outcome:
     return ok(*facts)
 
 
-def _room(limits: Mapping[str, Any], most: str, used: str) -> int | None:
+def room_in(limits: Mapping[str, Any], most: str, used: str) -> int | None:
+    """Return what is left of a limit; None = there is none."""
     limit = limits.get(most)
     if not isinstance(limit, int) or limit < 0:
         return None
@@ -113,7 +115,7 @@ def _room(limits: Mapping[str, Any], most: str, used: str) -> int | None:
 
 async def room(probe: Probe) -> Outcome:
     """Examine whether some host could take each flavor now, by Placement."""
-    offered, _, listed = await _flavors(probe)
+    offered, _, listed = await on_offer(probe)
     facts, full = [], []
     for flavor in offered:
         query = wanted(listed[flavor.id])
@@ -165,7 +167,7 @@ def _trait(key: str, value: str) -> str:
 
 async def aliases(probe: Probe) -> tuple[str, ...]:
     """Return the PCI aliases that flavors on offer ask for."""
-    _, _, listed = await _flavors(probe)
+    _, _, listed = await on_offer(probe)
     return tuple(sorted({name for one in listed.values() for name in aliases_of(specs_of(one))}))
 
 

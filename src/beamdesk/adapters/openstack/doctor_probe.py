@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from beamdesk.adapters.openstack.config import OpenStackConfig, Place
 from beamdesk.adapters.openstack.errors import Service
 from beamdesk.domain.errors import CloudRefused
+from beamdesk.ports.clock import Clock
 
 Raw = Mapping[str, Any]
 
@@ -38,6 +39,7 @@ class Probe(Protocol):
 
     place: Place
     config: OpenStackConfig
+    clock: Clock
 
     async def get(
         self,

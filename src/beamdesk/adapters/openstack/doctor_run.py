@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from beamdesk.adapters.openstack import doctor_access, doctor_compute, doctor_gpu, doctor_images, doctor_network
+from beamdesk.adapters.openstack import doctor_access, doctor_compute, doctor_gpu, doctor_images, doctor_network, doctor_volumes
 from beamdesk.adapters.openstack.config import OpenStackConfig, Place
 from beamdesk.adapters.openstack.connection import Connection
 from beamdesk.adapters.openstack.doctor import CloudCheck, Finding, Verdict, examine
@@ -18,6 +18,7 @@ CLOUD_CHECKS: tuple[CloudCheck, ...] = (
     *doctor_gpu.CHECKS,
     *doctor_images.CHECKS,
     *doctor_network.CHECKS,
+    *doctor_volumes.CHECKS,
 )
 
 
