@@ -51,7 +51,7 @@ _TIMES = replace(
     _USUAL.timings,
     silent=timedelta(seconds=9),
     cut_off=timedelta(seconds=25),
-    room=timedelta(seconds=5),
+    room=timedelta(seconds=10),
     build_timeout=timedelta(minutes=2),
     stuck=timedelta(seconds=20),
 )

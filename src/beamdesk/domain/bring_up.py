@@ -106,7 +106,8 @@ def _broken(s: Situation, server: Server) -> Decision:
     if not server.launched and server.remedy is Remedy.AGAIN:
         return s.repair(Reason.SERVER_ERROR, server.fault, most=REMAKES)
     if not server.launched and server.remedy is Remedy.LATER:
-        return s.repair(Reason.SERVER_ERROR, server.fault, due_in=s.timings.room)
+        later = (1 + s.desktop.repairs) * s.timings.room
+        return s.repair(Reason.SERVER_ERROR, server.fault, most=REMAKES, due_in=later)
     if not server.launched and server.remedy is Remedy.WAIT:
         return s.wait_for_room(server.fault)
     return s.fail(Reason.SERVER_ERROR, server.fault)

@@ -23,8 +23,8 @@ class ServerStatus(StrEnum):
 class Remedy(StrEnum):
     """What helps a server in ERROR.
 
-    ``AGAIN``: making it anew; ``LATER``: the same, once, after a while; ``WAIT``: room somewhere; ``PERSON``: only somebody who
-    changes the cause.
+    ``AGAIN``: making it anew; ``LATER``: the same, after a while; ``WAIT``: room somewhere; ``PERSON``: only somebody who changes
+    the cause.
     """
 
     AGAIN = "again"

@@ -1,7 +1,7 @@
 """Which sizes no host takes, learned from how builds end: for clouds that do not let Beamdesk ask (`why`).
 
-"No valid host" is also what Nova says right after an outage, so one that hears it is tried once more. It is not where the size
-itself is known to be the cause: it was refused half a minute ago already, and since then the cloud took others and none of it.
+"No valid host" is also what Nova says right after an outage, so one that hears it is tried again later. It is not where the
+size itself is known to be the cause: it was refused half a minute ago already, and since then the cloud took others and none of it.
 """
 
 from __future__ import annotations
