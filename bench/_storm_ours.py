@@ -155,8 +155,7 @@ def _events(log: Path) -> str:
 
 async def _want(world: World, wanted: list[str], begun: float, every_s: float) -> None:
     if not every_s:
-        for size in sorted(set(wanted)):
-            await world.add(wanted.count(size), flavor=size)
+        await world.add_sizes(wanted)
         return
     for number, size in enumerate(wanted):
         await asyncio.sleep(max(0.0, begun + number * every_s - time.time()))

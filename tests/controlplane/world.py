@@ -12,7 +12,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -164,12 +164,20 @@ class World:
 
     async def add(self, count: int = 1, *, flavor: str = "small", image: str | None = None) -> list[DesktopId]:
         """Write the intents of new desktops."""
-        now = self.clock.now()
+        return await self.add_sizes([flavor] * count, image=image)
+
+    async def add_sizes(self, flavors: Sequence[str], *, image: str | None = None) -> list[DesktopId]:
+        """Write the intents of new desktops at once; their turn comes in this order."""
+        image_ref, resources, now = image or self.image, Resources(1, 2048, 10, 0), self.clock.now()
         made = [
             make_desktop(
-                SystemSecrets().id(), now, image_ref=image or self.image, flavor=flavor, resources=Resources(1, 2048, 10, 0)
+                SystemSecrets().id(),
+                now + number * timedelta(microseconds=1),
+                image_ref=image_ref,
+                flavor=flavor,
+                resources=resources,
             )
-            for _ in range(count)
+            for number, flavor in enumerate(flavors)
         ]
         async with self.store.begin(write=True) as tx:
             for desktop in made:
