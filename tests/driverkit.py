@@ -19,8 +19,9 @@ def eyes(account: str = ADMIN) -> Iterator[Any]:
         yield sdk
 
 
-def nova_id(server_id: ServerId) -> str:
+def nova_id(server_id: ServerId | None) -> str:
     """Return Nova's own id of a server."""
+    assert server_id is not None
     split = split_server_id(server_id)
     assert split is not None
     return split[1]

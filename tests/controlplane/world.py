@@ -302,9 +302,7 @@ class World:
         """Delete everything as people do, and see that the cloud has nothing of this deployment any more."""
         await self.delete_all()
         found = await asyncio.to_thread(self.left)
-        for volume in chain.from_iterable(
-            found.given_up.values()
-        ):  # only operators can end their being made; then the sweeper comes
+        for volume in chain.from_iterable(found.given_up.values()):  # an operator ends their *creating*, the sweeper does the rest
             await asyncio.to_thread(self.admin.block_storage.reset_volume_status, volume, "error")
         async for _ in patience():  # Nova deletes in the background what it has accepted to delete
             found = await asyncio.to_thread(self.left)

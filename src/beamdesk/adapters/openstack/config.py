@@ -107,3 +107,13 @@ class OpenStackConfig:
     concurrency: int = 10
     pci_aliases: Mapping[str, PciAlias] = field(default_factory=dict)
     when_stopped: WhenStopped = WhenStopped.SHELVE_CARDS
+
+    @property
+    def roots_are_volumes(self) -> bool:
+        """Tell whether servers boot from volumes."""
+        return self.boot is not Boot.IMAGE
+
+    @property
+    def needs_cinder(self) -> bool:
+        """Tell whether any volume is made."""
+        return self.homes.enabled or self.roots_are_volumes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from beamdesk.adapters.openstack.config import Boot
 from beamdesk.adapters.openstack.doctor import Check, CloudCheck, Outcome, missing, ok, unknown, warning, wrong
 from beamdesk.adapters.openstack.doctor_probe import Probe
 from beamdesk.adapters.openstack.errors import NAMES, Service
@@ -29,7 +28,7 @@ async def services(probe: Probe) -> Outcome:
     """Examine whether the catalogue has the services that desktops need."""
     there = (await probe.access()).services
     needed = [Service.COMPUTE, Service.IMAGE, Service.NETWORK]
-    if probe.config.homes.enabled or probe.config.boot is not Boot.IMAGE:
+    if probe.config.needs_cinder:
         needed.append(Service.VOLUME)
     lacking = [f"{NAMES[one]} ({one})" for one in needed if one not in there]
     if lacking:

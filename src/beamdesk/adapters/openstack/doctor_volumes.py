@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from beamdesk.adapters.openstack.config import Boot
 from beamdesk.adapters.openstack.doctor import Check, CloudCheck, Outcome, missing, ok, warning, wrong
 from beamdesk.adapters.openstack.doctor_compute import on_offer, room_in
 from beamdesk.adapters.openstack.doctor_probe import Probe, Raw
@@ -18,20 +17,13 @@ _PASSING = frozenset({"creating", "downloading", "attaching", "detaching", "dele
 _NONE = "no desktop has a volume by these settings"
 
 
-def _homes(probe: Probe) -> bool:
-    return probe.config.homes.enabled
-
-
-def _roots(probe: Probe) -> bool:
-    return probe.config.boot is not Boot.IMAGE
-
-
 async def types(probe: Probe) -> Outcome:
     """Examine whether the volume types of the settings are there."""
-    named = {probe.config.homes.volume_type} if _homes(probe) else set()
-    named |= {probe.config.boot_volume_type} if _roots(probe) else set()
+    config = probe.config
+    named = {config.homes.volume_type} if config.homes.enabled else set()
+    named |= {config.boot_volume_type} if config.roots_are_volumes else set()
     if not (wanted := sorted(named - {""})):
-        return ok("Cinder's default type" if _homes(probe) or _roots(probe) else _NONE)
+        return ok("Cinder's default type" if config.needs_cinder else _NONE)
     there = {str(one.get("name")) for one in await probe.listing(Service.VOLUME, "/types", "volume_types")}
     if lacking := [one for one in wanted if one not in there]:
         return missing(
@@ -43,11 +35,13 @@ async def types(probe: Probe) -> Outcome:
 
 async def quota(probe: Probe) -> Outcome:
     """Examine whether the project's quota has room for the volumes of the smallest desktop on offer."""
-    if not (_homes(probe) or _roots(probe)):
+    config = probe.config
+    if not config.needs_cinder:
         return ok(_NONE)
+    sizes = [config.homes.gib] if config.homes.enabled else []
     smallest = next(iter((await on_offer(probe))[0]), None)
-    root_gib = smallest.resources.disk_gib if smallest and _roots(probe) else 0
-    each = (_homes(probe) + _roots(probe), (probe.config.homes.gib if _homes(probe) else 0) + root_gib)
+    sizes += [smallest.resources.disk_gib if smallest else 0] if config.roots_are_volumes else []
+    each = (len(sizes), sum(sizes))
     limits = (await probe.get(Service.VOLUME, "/limits")).get("limits", {}).get("absolute", {})
     rooms = (
         room_in(limits, "maxTotalVolumes", "totalVolumesUsed"),
@@ -68,7 +62,7 @@ async def quota(probe: Probe) -> Outcome:
 
 async def stuck(probe: Probe) -> Outcome:
     """Name volumes of desktops that Cinder does not move on by itself: no project may delete them as they are."""
-    if not (_homes(probe) or _roots(probe)):
+    if not probe.config.needs_cinder:
         return ok(_NONE)
     listed = await probe.listing(Service.VOLUME, "/volumes/detail", "volumes")
     bad = [one for one in listed if DEPLOYMENT_KEY in mapping(one, "metadata") and _is_stuck(one, probe)]
